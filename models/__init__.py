@@ -1,0 +1,1 @@
+"""Model packages (data), synthetic patients and how the shipped networks were trained."""
