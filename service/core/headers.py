@@ -5,6 +5,7 @@ are in millimetres, coordinates in the patient's LPS system, angles in degrees.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -105,6 +106,29 @@ class InstanceHeader(BaseModel):
     def has_pixels(self) -> bool:
         """Whether the instance is an image with rows and columns."""
         return self.rows is not None and self.columns is not None
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One image plane that was analysed: an instance and a frame of it, counted from 1."""
+
+    instance: InstanceHeader
+    frame_number: int = 1
+
+    @property
+    def geometry(self) -> FrameHeader:
+        """Plane of this frame, whether the instance is single- or multi-frame."""
+        if self.instance.frames:
+            return self.instance.frames[self.frame_number - 1]
+        return FrameHeader(
+            image_position_mm=self.instance.image_position_mm,
+            image_orientation=self.instance.image_orientation,
+            row_spacing_mm=self.instance.row_spacing_mm,
+            column_spacing_mm=self.instance.column_spacing_mm,
+            slice_thickness_mm=self.instance.slice_thickness_mm,
+            rescale_slope=self.instance.rescale_slope,
+            rescale_intercept=self.instance.rescale_intercept,
+        )
 
 
 def read_header(
@@ -258,7 +282,7 @@ def _number(dataset: Dataset, keyword: str) -> float | None:
     if isinstance(value, Iterable) and not isinstance(value, str):
         value = next(iter(value), None)
     try:
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
     return number if abs(number) < float("inf") else None
