@@ -1,0 +1,1 @@
+"""What is measured of a model: sensitivity, overlap, calibration and their reports."""
