@@ -3,7 +3,8 @@
 Coordinates in the patient are LPS millimetres (x to the patient's left, y to the back, z to the
 head). Image coordinates are (column, row) in pixels with (0, 0) at the top left corner of the top
 left pixel, whose centre is (0.5, 0.5), as in PS3.3 C.18.6.1.2. Masks and maps lie on the frames
-that were analysed, in the order of :class:`~service.core.headers.SourceFrame` handed over with them.
+that were analysed, in the order of the source frames (`service.core.headers.SourceFrame`) that
+travel with them.
 """
 
 from collections.abc import Mapping
