@@ -14,7 +14,9 @@ def first_fault(error: ValidationError, root: type[BaseModel]) -> str:
     A discriminated union puts its tag into the place of a fault; the tag is left out of the line,
     for it is no key of the file.
     """
-    fault = error.errors(include_url=False)[0]
+    # A misspelt key shows up twice, as one missing and one unknown; the unknown one helps.
+    faults = error.errors(include_url=False)
+    fault = next((item for item in faults if item["type"] == "extra_forbidden"), faults[0])
     sections, keys = _walk(root, fault["loc"])
     line = f"{'.'.join(keys)}: {_complaint(fault, sections[-1])}" if keys else _stated(fault)
     return " ".join(line.split())
@@ -75,7 +77,7 @@ def _allowed(section: type[BaseModel], name: str) -> str:
     field = section.model_fields.get(name)
     if field is None:
         return "a value"
-    schema = TypeAdapter(field.annotation).json_schema()
+    schema = TypeAdapter[Any](field.annotation).json_schema()
     if "const" in schema:
         return repr(schema["const"])
     if "enum" in schema:
