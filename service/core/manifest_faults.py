@@ -75,7 +75,7 @@ def _sections_in(annotation: Any) -> list[type[BaseModel]]:
 def _allowed(section: type[BaseModel], name: str) -> str:
     """Return in a few words what a missing field may hold."""
     field = section.model_fields.get(name)
-    if field is None:
+    if field is None or field.annotation is None:
         return "a value"
     schema = TypeAdapter[Any](field.annotation).json_schema()
     if "const" in schema:
