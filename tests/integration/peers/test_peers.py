@@ -1,0 +1,166 @@
+"""Each throwaway peer starts, does its part, and leaves nothing behind."""
+
+import copy
+import signal
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom import AE
+from sqlalchemy import create_engine, text
+
+from tests.builders.dicom import ct_series
+from tests.peers.orthanc import Orthanc
+from tests.peers.pacs import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, Behaviour, PlayingPacs
+from tests.peers.process import Process, dying_with_parent, wait_for
+from tests.peers.redis import RedisServer
+from tests.peers.tools import Dcmtk
+
+REPOSITORY = Path(__file__).parents[3]
+
+pytestmark = pytest.mark.peers
+
+
+def test_each_database_is_empty_and_keeps_a_row(database_url: str) -> None:
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE notes (line TEXT)"))
+        connection.execute(text("INSERT INTO notes VALUES ('kept')"))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT line FROM notes")).scalars().all() == ["kept"]
+    engine.dispose()
+
+
+def test_a_dropped_database_leaves_no_trace_for_the_next_test(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url.replace("+psycopg", "")) as connection:
+        tables = connection.execute(
+            "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
+        ).fetchone()
+    assert tables == (0,)
+
+
+def test_redis_starts_empty_for_each_test(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.dbsize() == 0
+        client.set("left", "behind")
+
+
+def test_a_killed_redis_comes_back_with_what_it_had(redis_server: RedisServer) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.set("kept", "yes")
+    time.sleep(1.2)  # the append-only file reaches the disk once a second
+    redis_server.kill()
+    redis_server.start()
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.get("kept") == b"yes"
+
+
+def test_orthanc_answers_echo_and_rest(orthanc: Orthanc, dcmtk: Dcmtk) -> None:
+    dcmtk("echoscu", "-aec", orthanc.ae_title, "127.0.0.1", orthanc.dicom_port)
+    assert orthanc.get("/system")["DicomAet"] == orthanc.ae_title
+    assert orthanc.get("/dicom-web/studies") == []
+
+
+def test_orthanc_sends_a_stable_ct_series_on_and_keeps_reports_to_itself(
+    orthanc: Orthanc, tmp_path: Path
+) -> None:
+    (image,) = ct_series(slices=1)
+    report = copy.deepcopy(image)
+    report.Modality = "SR"
+    report.SeriesInstanceUID, report.SOPInstanceUID = generate_uid(), generate_uid()
+    with PlayingPacs(tmp_path / "listener", port=orthanc.overread_port) as listener:
+        for number, dataset in enumerate((report, image)):
+            orthanc.upload(_written(dataset, tmp_path / f"{number}.dcm"))
+        listener.wait_for_instances(1, limit_s=30)
+        assert orthanc.answers_echo("overread")
+    assert [item.sop_instance_uid for item in listener.received] == [image.SOPInstanceUID]
+
+
+def test_what_came_from_overread_does_not_go_back(orthanc: Orthanc, tmp_path: Path) -> None:
+    own, foreign = (ct_series(slices=1, name=name)[0] for name in ("own", "foreign"))
+    with PlayingPacs(tmp_path / "listener", port=orthanc.overread_port) as listener:
+        for dataset, calling in ((own, "OVERREAD"), (foreign, "MODALITY")):
+            port, called = orthanc.dicom_port, orthanc.ae_title
+            assert _stored(dataset, port=port, calling=calling, called=called) == 0
+        listener.wait_for_instances(1, limit_s=30)
+    assert [item.sop_instance_uid for item in listener.received] == [foreign.SOPInstanceUID]
+    senders = {orthanc.metadata(instance) for instance in orthanc.instances(Modality="CT")}
+    assert senders == {"OVERREAD", "MODALITY"}
+
+
+def test_the_playing_pacs_keeps_what_it_is_sent_as_sent(pacs: PlayingPacs) -> None:
+    (dataset,) = ct_series(slices=1)
+    assert _stored(dataset, port=pacs.port) == 0
+    assert _stored(dataset, port=pacs.port) == 0
+    first, second = pacs.received
+    assert first.sop_instance_uid == second.sop_instance_uid == dataset.SOPInstanceUID
+    assert first.read().PixelData == dataset.PixelData
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "kept"),
+    [
+        (Behaviour.OUT_OF_RESOURCES, OUT_OF_RESOURCES, 0),
+        (Behaviour.CANNOT_UNDERSTAND, CANNOT_UNDERSTAND, 0),
+        (Behaviour.REFUSE_ASSOCIATION, None, 0),
+        (Behaviour.ABORT, None, 0),
+        (Behaviour.LOSE_ACK, None, 1),
+    ],
+)
+def test_the_playing_pacs_misbehaves_once_and_then_accepts(
+    pacs: PlayingPacs, behaviour: Behaviour, status: int | None, kept: int
+) -> None:
+    (dataset,) = ct_series(slices=1)
+    pacs.behave(behaviour, times=1)
+    assert _stored(dataset, port=pacs.port) == status
+    assert len(pacs.received) == kept
+    assert _stored(dataset, port=pacs.port) == 0
+    assert len(pacs.received) == kept + 1
+
+
+def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
+    number = tmp_path / "pid"
+    parent = (
+        "import subprocess, pathlib, time\n"
+        "from tests.peers.process import dying_with_parent\n"
+        "child = subprocess.Popen(dying_with_parent(['sleep', '300']))\n"
+        f"pathlib.Path({str(number)!r}).write_text(str(child.pid))\n"
+        "time.sleep(300)\n"
+    )
+    command = dying_with_parent([sys.executable, "-c", parent])
+    with Process("parent", command, log=tmp_path / "log", cwd=REPOSITORY) as process:
+        wait_for(lambda: number.exists() and number.read_text(), limit_s=20)
+        child = int(number.read_text())
+        time.sleep(0.2)
+        process.send_signal(signal.SIGKILL)
+        wait_for(lambda: not _alive(child), limit_s=5)
+
+
+def _alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def _written(dataset: Dataset, path: Path) -> Path:
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _stored(
+    dataset: Dataset, *, port: int, calling: str = "TESTS", called: str = "ANY-SCP"
+) -> int | None:
+    """C-STORE the data set; None when the association gave no answer."""
+    entity = AE(ae_title=calling)
+    entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", port, ae_title=called)
+    if not association.is_established:
+        return None
+    status = association.send_c_store(dataset)
+    if association.is_established:
+        association.release()
+    return status.get("Status")

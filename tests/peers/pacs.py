@@ -1,0 +1,181 @@
+"""A small archive on loopback that keeps what it is sent and misbehaves on demand."""
+
+import threading
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from tests.peers.ports import free_port
+from tests.peers.process import wait_for
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700  # PS3.4 table B.2-1
+CANNOT_UNDERSTAND = 0xC000
+
+_TRANSFER_SYNTAXES = [*DEFAULT_TRANSFER_SYNTAXES, JPEG2000Lossless, JPEGLSLossless, RLELossless]
+
+
+class Behaviour(StrEnum):
+    """What the archive does with a C-STORE request or an association."""
+
+    ACCEPT = "accept"
+    REFUSE_ASSOCIATION = "refuse association"
+    ABORT = "abort"  # ends the association before the instance is kept
+    LOSE_ACK = "lose ack"  # keeps the instance, then ends the association without an answer
+    SLOW = "slow"  # answers after `delay_s`
+    OUT_OF_RESOURCES = "out of resources"
+    CANNOT_UNDERSTAND = "cannot understand"
+
+
+@dataclass(frozen=True)
+class Received:
+    """One instance that the archive kept, as it arrived."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    calling_ae_title: str
+    path: Path
+    received_at_s: float
+
+    def read(self) -> FileDataset:
+        """Parse the kept file."""
+        return dcmread(self.path)
+
+
+class PlayingPacs:
+    """A C-STORE and C-ECHO SCP; everything it kept is in ``received``, oldest first.
+
+    ``behave`` decides about the requests that follow. ``stop`` and ``start`` take it away and
+    bring it back on the same port.
+    """
+
+    def __init__(
+        self, folder: Path, *, port: int | None = None, ae_title: str = "PLAYINGPACS"
+    ) -> None:
+        self.port = port or free_port()
+        self.ae_title = ae_title
+        self.requests = 0
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._received: list[Received] = []
+        self._behaviour = Behaviour.ACCEPT
+        self._times: int | None = None
+        self._delay_s = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        self.start()
+
+    def __enter__(self) -> Self:
+        """Return the running archive."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop listening."""
+        self.stop()
+
+    def start(self) -> None:
+        """Listen on the archive's port."""
+        entity = AE(ae_title=self.ae_title)
+        entity.maximum_pdu_size = 131_072
+        entity.add_supported_context(Verification)
+        for context in StoragePresentationContexts:
+            entity.add_supported_context(str(context.abstract_syntax), _TRANSFER_SYNTAXES)
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_REQUESTED, self._associate)]
+        address = ("127.0.0.1", self.port)
+        server = entity.start_server(address, block=False, evt_handlers=handlers)
+        assert server is not None
+        self._server = server
+
+    def stop(self) -> None:
+        """Close the port and every association."""
+        self._server.shutdown()
+
+    def behave(
+        self, behaviour: Behaviour, *, times: int | None = None, delay_s: float = 5.0
+    ) -> None:
+        """Treat the next requests so, for ever or a number of times; then accept again."""
+        with self._lock:
+            self._behaviour, self._times, self._delay_s = behaviour, times, delay_s
+
+    @property
+    def received(self) -> tuple[Received, ...]:
+        """What was kept, each arrival by itself, oldest first."""
+        with self._lock:
+            return tuple(self._received)
+
+    def of_class(self, sop_class_uid: str) -> list[Received]:
+        """Return what was kept of one SOP class."""
+        return [item for item in self.received if item.sop_class_uid == sop_class_uid]
+
+    def wait_for_instances(self, count: int, *, limit_s: float = 60) -> tuple[Received, ...]:
+        """Return what was kept as soon as it has that many different instances."""
+        wait_for(
+            lambda: len({item.sop_instance_uid for item in self.received}) >= count,
+            limit_s=limit_s,
+        )
+        return self.received
+
+    def _turn(self, *, association: bool) -> Behaviour:
+        """Return the behaviour for this request and count it down."""
+        with self._lock:
+            wanted = self._behaviour
+            if (wanted is Behaviour.REFUSE_ASSOCIATION) != association:
+                return Behaviour.ACCEPT
+            if self._times is not None and wanted is not Behaviour.ACCEPT:
+                self._times -= 1
+                if self._times <= 0:
+                    self._behaviour, self._times = Behaviour.ACCEPT, None
+            return wanted
+
+    def _associate(self, event: evt.Event) -> None:
+        if self._turn(association=True) is Behaviour.REFUSE_ASSOCIATION:
+            # 2, 3, 2: transient, by the presentation layer, local limit exceeded (PS3.8 9.3.4)
+            event.assoc.acse.send_reject(0x02, 0x03, 0x02)
+            event.assoc.kill()
+
+    def _store(self, event: evt.Event) -> int:
+        self.requests += 1
+        behaviour = self._turn(association=False)
+        if behaviour is Behaviour.OUT_OF_RESOURCES:
+            return OUT_OF_RESOURCES
+        if behaviour is Behaviour.CANNOT_UNDERSTAND:
+            return CANNOT_UNDERSTAND
+        if behaviour is Behaviour.SLOW:
+            time.sleep(self._delay_s)
+        if behaviour is not Behaviour.ABORT:
+            self._keep(event)
+        if behaviour in (Behaviour.ABORT, Behaviour.LOSE_ACK):
+            event.assoc.abort()
+        return SUCCESS
+
+    def _keep(self, event: evt.Event) -> None:
+        request = event.request
+        assert isinstance(request, C_STORE)
+        uid = str(request.AffectedSOPInstanceUID)
+        with self._lock:
+            path = self._folder / f"{len(self._received):05d}-{uid}.dcm"
+            path.write_bytes(event.encoded_dataset(include_meta=True))
+            self._received.append(
+                Received(
+                    sop_class_uid=str(request.AffectedSOPClassUID),
+                    sop_instance_uid=uid,
+                    calling_ae_title=event.assoc.requestor.ae_title.strip(),
+                    path=path,
+                    received_at_s=time.monotonic(),
+                )
+            )
