@@ -1,8 +1,7 @@
 """Loading a package's networks in a child process first, where they can do no harm.
 
 A hostile or broken file may exhaust memory, crash the runtime or never come back; here that ends a
-child with limits on memory and time, not the worker. Run as a module, this file is that child: it
-reads what to load from standard input and answers with one line.
+child with limits on memory and time, not the worker.
 """
 
 import json
@@ -41,7 +40,7 @@ def probe_networks(
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
         child = subprocess.run(
-            [sys.executable, "-m", "workers.inference.probe"],
+            [sys.executable, "-m", "workers.inference.child"],
             input=json.dumps(request).encode(),
             capture_output=True,
             timeout=time_limit_s,
@@ -64,36 +63,3 @@ def _read_answer(package: str, child: "subprocess.CompletedProcess[bytes]") -> N
         ) from error
     if answer["reason"]:
         raise InvalidModel(answer["reason"], answer["message"])
-
-
-def _limit(memory_mb: int, cpu_s: int) -> None:
-    # POSIX only; the import stays out of the parent's way on systems without it.
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-
-
-def _main() -> None:
-    """Load what standard input names and write reason and message as JSON."""
-    from service.core.errors import OverreadError
-    from workers.inference.device import CPU
-    from workers.inference.session import open_session
-
-    request = json.load(sys.stdin)
-    _limit(request["memory_mb"], request["cpu_s"])
-    answer = {"reason": "", "message": ""}
-    try:
-        for values in request["networks"]:
-            network = Network.model_validate(values)
-            open_session(Path(request["folder"]), network, CPU, threads=1).warm_up()
-    except OverreadError as error:
-        answer = {"reason": error.reason, "message": error.message}
-    except MemoryError:
-        answer = {"reason": "MODEL_LIMITS", "message": f"{request['folder']}: out of memory"}
-    sys.stdout.write(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    _main()
