@@ -1,0 +1,264 @@
+"""Deliveries: one row per result and destination, claimed and repeated like jobs.
+
+At least once with the same bytes under the same UID, so that the destination shows one copy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+
+from service.core.errors import InvalidRequest, LostClaim, NotFound
+from service.core.states import DELIVERY_TRANSITIONS, DeliveryState, Priority
+from service.records import events, outbox
+from service.records.events import EventKind
+from service.records.queues import Topic
+from service.records.tables import deliveries, results, studies
+
+# A destination that was away for a day is a person's matter.
+GIVE_UP_AFTER = timedelta(hours=24)
+_FIRST_PAUSE_S = 2.0
+_LONGEST_PAUSE_S = 300.0
+
+
+@dataclass(frozen=True)
+class DeliveryClaim:
+    """A delivery that this process may attempt while its lease lasts."""
+
+    delivery_id: int
+    fence: int
+    attempt: int
+    destination: str
+    give_up_at: datetime
+    study_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    path: str
+    sha256: str
+
+
+def schedule(
+    connection: Connection,
+    *,
+    result_id: int,
+    study_id: int,
+    destination: str,
+    priority: Priority,
+    at: datetime,
+) -> None:
+    """Write a delivery and its doorbell, unless this result already goes to this destination."""
+    known = and_(deliveries.c.result_id == result_id, deliveries.c.destination == destination)
+    if connection.execute(select(deliveries.c.id).where(known)).first() is not None:
+        return
+    inserted = connection.execute(
+        insert(deliveries).values(
+            result_id=result_id,
+            study_id=study_id,
+            destination=destination,
+            state=DeliveryState.SCHEDULED,
+            priority=priority,
+            due_at=at,
+            give_up_at=at + GIVE_UP_AFTER,
+            created_at=at,
+        )
+    )
+    delivery_id: int = inserted.inserted_primary_key[0]
+    outbox.append(connection, Topic.DELIVER, str(delivery_id), at=at)
+    _tell(connection, delivery_id, DeliveryState.SCHEDULED, "", at)
+
+
+def claim(
+    connection: Connection, delivery_id: int, *, at: datetime, lease: timedelta
+) -> DeliveryClaim | None:
+    """Take the delivery for this process, or return None when it is not there to be taken."""
+    free = and_(deliveries.c.state == DeliveryState.SCHEDULED, deliveries.c.due_at <= at)
+    taken = connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id == delivery_id, free)
+        .values(
+            state=DeliveryState.IN_PROGRESS,
+            fence=deliveries.c.fence + 1,
+            attempts=deliveries.c.attempts + 1,
+            lease_until=at + lease,
+        )
+    )
+    if taken.rowcount == 0:
+        return None
+    query = (
+        select(
+            deliveries,
+            studies.c.study_instance_uid,
+            results.c.sop_class_uid,
+            results.c.sop_instance_uid,
+            results.c.transfer_syntax_uid,
+            results.c.path,
+            results.c.sha256,
+        )
+        .join_from(deliveries, studies)
+        .join(results, results.c.id == deliveries.c.result_id)
+        .where(deliveries.c.id == delivery_id)
+    )
+    row = connection.execute(query).one()
+    return DeliveryClaim(
+        delivery_id=row.id,
+        fence=row.fence,
+        attempt=row.attempts,
+        destination=row.destination,
+        give_up_at=row.give_up_at,
+        study_instance_uid=row.study_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        sop_instance_uid=row.sop_instance_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        path=row.path,
+        sha256=row.sha256,
+    )
+
+
+def delivered(connection: Connection, held: DeliveryClaim, *, at: datetime) -> None:
+    """Write that the destination has the result."""
+    values = {"delivered_at": at, "reason": "", "message": ""}
+    _end(connection, held, DeliveryState.DELIVERED, values, at)
+
+
+def park(
+    connection: Connection, held: DeliveryClaim, *, reason: str, message: str, at: datetime
+) -> None:
+    """Leave the delivery to a person, with the reason."""
+    _end(connection, held, DeliveryState.PARKED, {"reason": reason, "message": message}, at)
+
+
+def try_later(
+    connection: Connection, held: DeliveryClaim, *, reason: str, message: str, at: datetime
+) -> DeliveryState:
+    """Put the delivery back with a growing pause, or park it when its time is over."""
+    pause = timedelta(
+        seconds=min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(held.attempt - 1, 12))
+    )
+    if at + pause > held.give_up_at:
+        park(connection, held, reason=reason, message=message, at=at)
+        return DeliveryState.PARKED
+    values = {"reason": reason, "message": message, "due_at": at + pause}
+    _end(connection, held, DeliveryState.SCHEDULED, values, at)
+    return DeliveryState.SCHEDULED
+
+
+def release_lost(connection: Connection, *, at: datetime) -> int:
+    """Give back the deliveries whose process went silent; return how many."""
+    lost = and_(deliveries.c.state == DeliveryState.IN_PROGRESS, deliveries.c.lease_until < at)
+    released = connection.execute(
+        update(deliveries)
+        .where(lost)
+        .values(
+            state=DeliveryState.SCHEDULED,
+            fence=deliveries.c.fence + 1,
+            lease_until=None,
+            due_at=at,
+            reason="DELIVERER_LOST",
+        )
+    )
+    return released.rowcount
+
+
+def due(
+    connection: Connection, *, at: datetime, limit: int = 5000
+) -> Sequence[tuple[str, Priority]]:
+    """Return the deliveries that wait for an attempt, oldest first."""
+    query = (
+        select(deliveries.c.id, deliveries.c.priority)
+        .where(deliveries.c.state == DeliveryState.SCHEDULED, deliveries.c.due_at <= at)
+        .order_by(deliveries.c.due_at)
+        .limit(limit)
+    )
+    return [(str(row.id), Priority(row.priority)) for row in connection.execute(query)]
+
+
+def priorities(connection: Connection, delivery_ids: Sequence[str]) -> dict[str, Priority]:
+    """Return the priority of each of these deliveries."""
+    numbers = [int(delivery_id) for delivery_id in delivery_ids]
+    query = select(deliveries.c.id, deliveries.c.priority).where(deliveries.c.id.in_(numbers))
+    return {str(row.id): Priority(row.priority) for row in connection.execute(query)}
+
+
+def send_again(connection: Connection, delivery_id: int, *, at: datetime) -> None:
+    """Send a delivered or parked result once more, with a day of attempts ahead.
+
+    Raises
+    ------
+    NotFound, InvalidRequest
+        ``DELIVERY_UNKNOWN``; ``DELIVERY_STATE`` while it is still on its way.
+    """
+    state = connection.execute(
+        select(deliveries.c.state).where(deliveries.c.id == delivery_id)
+    ).scalar()
+    if state is None:
+        raise NotFound("DELIVERY_UNKNOWN", f"no delivery {delivery_id}")
+    sources = [
+        source
+        for source, targets in DELIVERY_TRANSITIONS.items()
+        if DeliveryState.SCHEDULED in targets and source is not DeliveryState.IN_PROGRESS
+    ]
+    changed = connection.execute(
+        update(deliveries)
+        .where(deliveries.c.id == delivery_id, deliveries.c.state.in_(sources))
+        .values(
+            state=DeliveryState.SCHEDULED,
+            attempts=0,
+            fence=deliveries.c.fence + 1,
+            due_at=at,
+            give_up_at=at + GIVE_UP_AFTER,
+            reason="",
+            message="",
+        )
+    )
+    if changed.rowcount == 0:
+        names = ", ".join(sorted(sources))
+        raise InvalidRequest("DELIVERY_STATE", f"delivery is {state}; allowed from: {names}")
+    outbox.append(connection, Topic.DELIVER, str(delivery_id), at=at)
+    _tell(connection, delivery_id, DeliveryState.SCHEDULED, "RETRY_ASKED", at)
+
+
+def count_by_state(connection: Connection) -> dict[str, int]:
+    """Return how many deliveries are in each state."""
+    query = select(deliveries.c.state, func.count()).group_by(deliveries.c.state)
+    return {state: number for state, number in connection.execute(query)}
+
+
+def _end(
+    connection: Connection,
+    held: DeliveryClaim,
+    state: DeliveryState,
+    values: dict[str, Any],
+    at: datetime,
+) -> None:
+    done = connection.execute(
+        update(deliveries)
+        .where(
+            deliveries.c.id == held.delivery_id,
+            deliveries.c.fence == held.fence,
+            deliveries.c.state == DeliveryState.IN_PROGRESS,
+        )
+        .values(state=state, lease_until=None, **values)
+    )
+    if done.rowcount == 0:
+        raise LostClaim("FENCED", f"delivery {held.delivery_id} was taken over")
+    _tell(connection, held.delivery_id, state, values.get("reason", ""), at)
+
+
+def _tell(
+    connection: Connection, delivery_id: int, state: DeliveryState, reason: str, at: datetime
+) -> None:
+    query = select(studies.c.study_instance_uid).join_from(deliveries, studies)
+    events.append(
+        connection,
+        kind=EventKind.DELIVERY,
+        study_instance_uid=connection.execute(
+            query.where(deliveries.c.id == delivery_id)
+        ).scalar_one(),
+        subject_id=str(delivery_id),
+        state=state,
+        reason=reason,
+        at=at,
+    )

@@ -1,0 +1,82 @@
+"""A study's state and urgency, kept on its row so that the worklist reads one table.
+
+Both follow from the study's current jobs and their findings; whoever changes those calls
+`refresh` in the same transaction.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
+
+from service.core.findings import Finding, Qualifier
+from service.core.states import JobState, StudyState
+from service.records import events
+from service.records.events import EventKind
+from service.records.tables import findings, jobs, studies
+
+
+def refresh(connection: Connection, study_id: int, *, at: datetime) -> StudyState:
+    """Work out state and urgency anew, write them, and tell when the state changed."""
+    study = connection.execute(select(studies).where(studies.c.id == study_id)).one()
+    state = study_state(connection, study_id, complete=study.completed_revision == study.revision)
+    urgency, reason = _urgency(connection, study_id)
+    if (state, urgency, reason) == (study.state, study.urgency, study.urgency_reason):
+        return state
+    connection.execute(
+        update(studies)
+        .where(studies.c.id == study_id)
+        .values(state=state, urgency=urgency, urgency_reason=reason)
+    )
+    if state != study.state:
+        events.append(
+            connection,
+            kind=EventKind.STUDY,
+            study_instance_uid=study.study_instance_uid,
+            state=state,
+            at=at,
+        )
+    return state
+
+
+def study_state(connection: Connection, study_id: int, *, complete: bool) -> StudyState:
+    """Return what the study waits for, from the states of its current jobs."""
+    if not complete:
+        return StudyState.RECEIVING
+    query = select(jobs.c.state).where(jobs.c.study_id == study_id, jobs.c.current, ~jobs.c.shadow)
+    states = {JobState(state) for (state,) in connection.execute(query)}
+    if JobState.IN_PROGRESS in states:
+        return StudyState.ANALYSING
+    if JobState.SCHEDULED in states:
+        return StudyState.QUEUED
+    if JobState.FAILED in states:
+        return StudyState.FAILED
+    return StudyState.ANALYSED if JobState.COMPLETED in states else StudyState.NOT_ANALYSED
+
+
+def _urgency(connection: Connection, study_id: int) -> tuple[float, str]:
+    """Return the highest probability of a present finding, and the finding in words."""
+    query = (
+        select(findings.c.content)
+        .join_from(findings, jobs)
+        .where(
+            findings.c.study_id == study_id,
+            findings.c.qualifier == Qualifier.PRESENT,
+            jobs.c.current,
+            ~jobs.c.shadow,
+            jobs.c.state == JobState.COMPLETED,
+        )
+        .order_by(findings.c.probability.desc(), findings.c.rank)
+        .limit(1)
+    )
+    content = connection.execute(query).scalar()
+    if content is None:
+        return 0.0, ""
+    finding = Finding.model_validate(content)
+    return finding.probability, in_words(finding)
+
+
+def in_words(finding: Finding) -> str:
+    """Return a finding as the worklist shows it: name, size where measured, probability."""
+    size = finding.measured("long_axis")
+    text = finding.label.meaning if size is None else f"{finding.label.meaning} {size:.0f} mm"
+    return f"{text}, p {finding.probability:.2f}"
