@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from tests.peers import catalogue, process
+from tests.peers.browser import Browser
 from tests.peers.catalogue import RealPeer
 from tests.peers.orthanc import Orthanc
 from tests.peers.pacs import PlayingPacs
@@ -192,3 +193,19 @@ def dciodvfy(need_peer: Callable[[RealPeer], Path]) -> Dciodvfy:
 def pixelmed(need_peer: Callable[[RealPeer], Path]) -> PixelMed:
     """The SR template validator of PixelMed."""
     return PixelMed(need_peer(catalogue.JAVA), need_peer(catalogue.PIXELMED))
+
+
+@pytest.fixture(scope="session")
+def browser(need_peer: Callable[[RealPeer], Path]) -> Browser:
+    """Chromium, driven by scripts."""
+    return Browser(
+        node=need_peer(catalogue.NODE),
+        chromium=need_peer(catalogue.CHROMIUM),
+        playwright=need_peer(catalogue.PLAYWRIGHT).parent,
+    )
+
+
+@pytest.fixture(scope="session")
+def ohif_dist(need_peer: Callable[[RealPeer], Path]) -> Path:
+    """The folder of OHIF's built viewer, with its `index.html`."""
+    return need_peer(catalogue.OHIF).parent

@@ -78,7 +78,7 @@ def _verdict(output: str) -> Verdict:
     return Verdict(errors, warnings, output)
 
 
-def _run(command: Sequence[str | int | Path], *, check: bool) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[object], *, check: bool) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [str(part) for part in command],
         stdin=subprocess.DEVNULL,

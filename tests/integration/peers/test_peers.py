@@ -9,17 +9,20 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from highdicom import sr
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 from sqlalchemy import create_engine, text
 
 from tests.builders.dicom import ct_series
+from tests.peers.browser import SCRIPTS, Browser
 from tests.peers.orthanc import Orthanc
 from tests.peers.pacs import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, Behaviour, PlayingPacs
 from tests.peers.process import Process, dying_with_parent, wait_for
 from tests.peers.redis import RedisServer
-from tests.peers.tools import Dcmtk
+from tests.peers.tools import Dciodvfy, Dcmtk, PixelMed
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -123,6 +126,54 @@ def test_the_playing_pacs_misbehaves_once_and_then_accepts(
     assert len(pacs.received) == kept + 1
 
 
+def test_chromium_runs_a_page_and_takes_its_picture(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<title>A page</title><script>document.write(6 * 7)</script>")
+    picture = tmp_path / "page.png"
+    seen = browser.render(page.as_uri(), picture=picture)
+    assert seen == {"title": "A page", "text": "42", "errors": []}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_script_that_fails_in_the_browser_says_what_the_page_said(
+    browser: Browser, tmp_path: Path
+) -> None:
+    script = tmp_path / "broken.mjs"
+    script.write_text(
+        f"import {{ withPage }} from {str(SCRIPTS / 'browser.mjs')!r};\n"
+        "await withPage(async (page) => {\n"
+        "  await page.setContent('<script>console.log(\"before\")</script>');\n"
+        "  throw new Error('nothing there');\n"
+        "});\n"
+    )
+    with pytest.raises(AssertionError, match=r"(?s)nothing there.*before"):
+        browser.run(script)
+
+
+def test_ohif_is_a_built_viewer(ohif_dist: Path) -> None:
+    assert "app.bundle" in (ohif_dist / "index.html").read_text()
+
+
+def test_dciodvfy_tells_a_whole_object_from_a_broken_one(
+    dciodvfy: Dciodvfy, tmp_path: Path
+) -> None:
+    (whole,) = ct_series(slices=1, Laterality="")
+    broken = copy.deepcopy(whole)
+    del broken.Rows
+    assert dciodvfy(_written(whole, tmp_path / "whole.dcm")).errors == ()
+    assert any("Rows" in line for line in dciodvfy(_written(broken, tmp_path / "b.dcm")).errors)
+
+
+@pytest.mark.slow
+def test_pixelmed_misses_what_a_report_lacks(pixelmed: PixelMed, tmp_path: Path) -> None:
+    whole = _report(ct_series(slices=1))
+    broken = copy.deepcopy(whole)
+    broken.ContentSequence.pop()
+    assert pixelmed(_written(whole, tmp_path / "whole.dcm")).errors == ()
+    errors = pixelmed(_written(broken, tmp_path / "broken.dcm")).errors
+    assert any("Imaging Measurements" in line for line in errors)
+
+
 def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
     number = tmp_path / "pid"
     parent = (
@@ -144,6 +195,36 @@ def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
 def _alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/status")
     return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def _report(images: list[Dataset]) -> Dataset:
+    """Return a measurement report with one diameter, by highdicom."""
+    device = sr.DeviceObserverIdentifyingAttributes(uid=generate_uid())
+    observer = sr.ObserverContext(codes.DCM.Device, device)
+    diameter = sr.Measurement(codes.SCT.Diameter, 3.0, codes.UCUM.Millimeter)
+    source = images[0]
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="one"),
+        measurements=[diameter],
+        source_images=[
+            sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)
+        ],
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=[group],
+    )
+    return sr.Comprehensive3DSR(
+        evidence=images,
+        content=content,
+        series_number=9000,
+        series_instance_uid=generate_uid(),
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="tests",
+        is_complete=True,
+    )
 
 
 def _written(dataset: Dataset, path: Path) -> Path:
