@@ -1,0 +1,1 @@
+"""Synthetic patients whose every voxel is known: for the demo, the tests and training."""
