@@ -55,6 +55,7 @@ class InstanceHeader(BaseModel):
     laterality: str = ""
     view_position: str = ""
     patient_position: str = ""
+    patient_orientation: tuple[str, ...] = ()
     image_type: tuple[str, ...] = ()
     convolution_kernel: tuple[str, ...] = ()
     contrast_agent: str = ""
@@ -65,6 +66,7 @@ class InstanceHeader(BaseModel):
     lossy_image_compression: str = ""
 
     photometric_interpretation: str = ""
+    presentation_intent_type: str = ""
     presentation_lut_shape: str = ""
     rows: int | None = None
     columns: int | None = None
@@ -165,6 +167,7 @@ def read_header(
         laterality=_text(dataset, "ImageLaterality") or _text(dataset, "Laterality"),
         view_position=_text(dataset, "ViewPosition"),
         patient_position=_text(dataset, "PatientPosition"),
+        patient_orientation=_texts(dataset, "PatientOrientation"),
         image_type=_texts(dataset, "ImageType"),
         convolution_kernel=_texts(dataset, "ConvolutionKernel"),
         contrast_agent=_text(dataset, "ContrastBolusAgent"),
@@ -174,6 +177,7 @@ def read_header(
         burned_in_annotation=_text(dataset, "BurnedInAnnotation"),
         lossy_image_compression=_text(dataset, "LossyImageCompression"),
         photometric_interpretation=_text(dataset, "PhotometricInterpretation"),
+        presentation_intent_type=_text(dataset, "PresentationIntentType"),
         presentation_lut_shape=_text(dataset, "PresentationLUTShape"),
         rows=_integer(dataset, "Rows"),
         columns=_integer(dataset, "Columns"),
