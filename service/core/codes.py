@@ -1,0 +1,187 @@
+"""Coded concepts that results are written with: one constant each, none of our own making.
+
+SCT is SNOMED CT, DCM the DICOM controlled terminology (PS3.16 Annex D), UCUM units of measure,
+LN LOINC, UMLS and RFC5646 as PS3.16 section 8 names them. Classes of a model and their sites are
+coded in its manifest.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from service.core.findings import Code, Qualifier
+
+
+def _dcm(value: str, meaning: str) -> Code:
+    return Code(value=value, scheme="DCM", meaning=meaning)
+
+
+def _sct(value: str, meaning: str) -> Code:
+    return Code(value=value, scheme="SCT", meaning=meaning)
+
+
+def _ucum(value: str, meaning: str) -> Code:
+    return Code(value=value, scheme="UCUM", meaning=meaning)
+
+
+def _loinc(value: str, meaning: str) -> Code:
+    return Code(value=value, scheme="LN", meaning=meaning)
+
+
+# The document: PS3.16 TID 1500, 1204, 1001, 1004, 1600.
+IMAGING_MEASUREMENT_REPORT: Final = _dcm("126000", "Imaging Measurement Report")
+LANGUAGE: Final = _dcm("121049", "Language of Content Item and Descendants")
+ENGLISH: Final = Code(value="en-US", scheme="RFC5646", meaning="English (United States)")
+OBSERVER_TYPE: Final = _dcm("121005", "Observer Type")
+DEVICE: Final = _dcm("121007", "Device")
+DEVICE_OBSERVER_UID: Final = _dcm("121012", "Device Observer UID")
+DEVICE_OBSERVER_NAME: Final = _dcm("121013", "Device Observer Name")
+DEVICE_OBSERVER_MANUFACTURER: Final = _dcm("121014", "Device Observer Manufacturer")
+DEVICE_OBSERVER_MODEL_NAME: Final = _dcm("121015", "Device Observer Model Name")
+DEVICE_OBSERVER_SERIAL_NUMBER: Final = _dcm("121016", "Device Observer Serial Number")
+PROCEDURE_REPORTED: Final = _dcm("121058", "Procedure reported")
+IMAGE_LIBRARY: Final = _dcm("111028", "Image Library")
+IMAGE_LIBRARY_GROUP: Final = _dcm("126200", "Image Library Group")
+MODALITY: Final = _dcm("121139", "Modality")
+STUDY_DATE: Final = _dcm("111060", "Study Date")
+IMAGING_MEASUREMENTS: Final = _dcm("126010", "Imaging Measurements")
+QUALITATIVE_EVALUATIONS: Final = Code(
+    value="C0034375", scheme="UMLS", meaning="Qualitative Evaluations"
+)
+COMMENT: Final = _dcm("121106", "Comment")
+
+# One finding: TID 1410, 1411, 1501, 4019.
+MEASUREMENT_GROUP: Final = _dcm("125007", "Measurement Group")
+TRACKING_IDENTIFIER: Final = _dcm("112039", "Tracking Identifier")
+TRACKING_UNIQUE_IDENTIFIER: Final = _dcm("112040", "Tracking Unique Identifier")
+FINDING: Final = _dcm("121071", "Finding")
+FINDING_CATEGORY: Final = _sct("276214006", "Finding category")
+FINDING_SITE: Final = _sct("363698007", "Finding Site")
+LATERALITY: Final = _sct("272741003", "Laterality")
+RIGHT: Final = _sct("24028007", "Right")
+LEFT: Final = _sct("7771000", "Left")
+BILATERAL: Final = _sct("51440002", "Bilateral")
+ALGORITHM_NAME: Final = _dcm("111001", "Algorithm Name")
+ALGORITHM_VERSION: Final = _dcm("111003", "Algorithm Version")
+ALGORITHM_PARAMETERS: Final = _dcm("111002", "Algorithm Parameters")
+ALGORITHM_MANUFACTURER: Final = _dcm("122405", "Algorithm Manufacturer")
+ALGORITHM_FAMILY: Final = _dcm("111000", "Algorithm Family")
+ARTIFICIAL_INTELLIGENCE: Final = _dcm("123110", "Artificial Intelligence")
+SOURCE: Final = _sct("260753009", "Source")
+SOURCE_OF_MEASUREMENT: Final = _dcm("121112", "Source of Measurement")
+IMAGE_REGION: Final = _dcm("111030", "Image Region")
+REFERENCED_SEGMENT: Final = _dcm("121191", "Referenced Segment")
+SOURCE_IMAGE_FOR_SEGMENTATION: Final = _dcm("121233", "Source image for segmentation")
+DERIVATION: Final = _dcm("121401", "Derivation")
+MEAN: Final = _sct("373098007", "Mean")
+
+# What a device says of its own certainty, and whether the thing is there.
+CERTAINTY_OF_FINDING: Final = _dcm("111012", "Certainty of Finding")
+PROBABILITY_OF_CANCER: Final = _dcm("111047", "Probability of cancer")
+PRESENCE_OF_PROPERTY: Final = _dcm("121052", "Presence of property")
+PRESENCE: Final[Mapping[Qualifier, Code]] = MappingProxyType(
+    {
+        Qualifier.PRESENT: _dcm("121053", "Present"),
+        Qualifier.INDETERMINATE: _dcm("121059", "Presence Undetermined"),
+        Qualifier.ABSENT: _dcm("121054", "Absent"),
+    }
+)
+
+# The study as a whole: CID 6047, CID 6042, and why it was not analysed, CID 9300 and 9303.
+PROCESSING_SUMMARY: Final = _dcm("111017", "CAD Processing and Findings Summary")
+SUCCEEDED_WITH_FINDINGS: Final = _dcm("111242", "All algorithms succeeded; with findings")
+SUCCEEDED_WITHOUT_FINDINGS: Final = _dcm("111241", "All algorithms succeeded; without findings")
+NOTHING_SUCCEEDED: Final = _dcm("111245", "No algorithms succeeded; without findings")
+SUMMARY_OF_DETECTIONS: Final = _dcm("111064", "Summary of Detections")
+NOT_ATTEMPTED: Final = _dcm("111225", "Not Attempted")
+OBJECTS_INCORRECTLY_FORMATTED: Final = _dcm("110521", "Objects incorrectly formatted")
+OBJECT_TYPES_NOT_SUPPORTED: Final = _dcm("110522", "Object Types not supported")
+OBJECT_SET_INCOMPLETE: Final = _dcm("110523", "Object Set incomplete")
+INSUFFICIENT_QUALITY: Final = _dcm("110531", "Insufficient quality for interpretation")
+UNSPECIFIED_REASON: Final = _dcm("110513", "Discontinued for unspecified reason")
+
+# Measurements. OHIF knows the two axes by exactly these meanings.
+LONG_AXIS: Final = _sct("103339001", "Long Axis")
+SHORT_AXIS: Final = _sct("103340004", "Short Axis")
+VOLUME: Final = _sct("118565006", "Volume")
+DIAMETER: Final = _sct("81827009", "Diameter")
+MAXIMUM_3D_DIAMETER: Final = Code(
+    value="L0JK", scheme="IBSI", meaning="Maximum 3D Diameter of a Mesh"
+)
+ATTENUATION_COEFFICIENT: Final = _dcm("112031", "Attenuation Coefficient")
+MEAN_ATTENUATION_COEFFICIENT: Final = _dcm("112181", "Mean Attenuation Coefficient")
+
+MILLIMETER: Final = _ucum("mm", "mm")
+SQUARE_MILLIMETER: Final = _ucum("mm2", "square millimeter")
+CUBIC_MILLIMETER: Final = _ucum("mm3", "cubic millimeter")
+CUBIC_CENTIMETER: Final = _ucum("cm3", "cubic centimeter")
+HOUNSFIELD_UNIT: Final = _ucum("[hnsf'U]", "Hounsfield unit")
+PERCENT: Final = _ucum("%", "Percent")
+NO_UNITS: Final = _ucum("1", "no units")
+DAY: Final = _ucum("d", "day")
+
+# The name under which a finding carries a measurement, where it brings no code of its own.
+MEASUREMENTS: Final[Mapping[str, Code]] = MappingProxyType(
+    {
+        "long_axis": LONG_AXIS,
+        "short_axis": SHORT_AXIS,
+        "volume": VOLUME,
+        "diameter": DIAMETER,
+        "maximum_3d_diameter": MAXIMUM_3D_DIAMETER,
+        "mean_attenuation": MEAN_ATTENUATION_COEFFICIENT,
+    }
+)
+
+# How units are written in findings, beside their UCUM form.
+UNITS: Final[Mapping[str, Code]] = MappingProxyType(
+    {
+        "mm": MILLIMETER,
+        "mm2": SQUARE_MILLIMETER,
+        "mm3": CUBIC_MILLIMETER,
+        "cm3": CUBIC_CENTIMETER,
+        "HU": HOUNSFIELD_UNIT,
+        "[hnsf'U]": HOUNSFIELD_UNIT,
+        "%": PERCENT,
+        "1": NO_UNITS,
+        "": NO_UNITS,
+        "d": DAY,
+    }
+)
+
+# Segments and what they show: CID 7150, CID 7151.
+MORPHOLOGICALLY_ABNORMAL_STRUCTURE: Final = _sct("49755003", "Morphologically Abnormal Structure")
+ANATOMICAL_STRUCTURE: Final = _sct("91723000", "Anatomical Structure")
+LESION: Final = _sct("52988006", "Lesion")
+NODULE: Final = _sct("27925004", "Nodule")
+LUNG: Final = _sct("39607008", "Lung")
+UPPER_LOBE_OF_LUNG: Final = _sct("45653009", "Upper lobe of lung")
+MIDDLE_LOBE_OF_RIGHT_LUNG: Final = _sct("72481006", "Middle lobe of right lung")
+LOWER_LOBE_OF_LUNG: Final = _sct("90572001", "Lower lobe of lung")
+LIVER: Final = _sct("10200004", "Liver")
+CHEST: Final = _sct("816094009", "Chest")
+
+# Purposes and derivations in images: CID 7005, CID 7202, CID 7203.
+ACQUISITION_EQUIPMENT: Final = _dcm("109101", "Acquisition Equipment")
+PROCESSING_EQUIPMENT: Final = _dcm("109102", "Processing Equipment")
+SEGMENTATION: Final = _dcm("113076", "Segmentation")
+SOURCE_IMAGE_FOR_PROCESSING: Final = _dcm("121322", "Source image for image processing operation")
+
+# Modality as a coded value (CID 29) and the procedure of last resort (CID 100).
+MODALITIES: Final[Mapping[str, Code]] = MappingProxyType(
+    {
+        "CT": _dcm("CT", "Computed Tomography"),
+        "CR": _dcm("CR", "Computed Radiography"),
+        "DX": _dcm("DX", "Digital Radiography"),
+        "MG": _dcm("MG", "Mammography"),
+        "MR": _dcm("MR", "Magnetic Resonance"),
+    }
+)
+PROCEDURES: Final[Mapping[str, Code]] = MappingProxyType(
+    {
+        "CT": _loinc("25045-6", "CT unspecified body region"),
+        "CR": _loinc("43468-8", "XR unspecified body region"),
+        "DX": _loinc("43468-8", "XR unspecified body region"),
+        "MR": _loinc("25056-3", "MRI unspecified body region"),
+    }
+)
+IMAGING_PROCEDURE: Final = _sct("363679005", "Imaging procedure")

@@ -1,0 +1,1 @@
+"""Findings as DICOM: SR, SEG and Secondary Capture, checked before they leave."""

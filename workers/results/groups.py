@@ -1,0 +1,283 @@
+"""Measurement groups: what the report says of one finding (PS3.16 TID 1410, 1411, 1501).
+
+A finding with a place gets two groups of one tracking UID. The first holds its geometry, and only
+the numbers that belong to it; the second its values and the reference to its segment. Both are
+plain TID 1500 content; OHIF turns a pair in this order into a measurement with all its values,
+and neither a single group nor the reverse order.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from service.core import codes
+from service.core.errors import ContractViolation
+from service.core.findings import (
+    Code,
+    Finding,
+    FindingMask,
+    Measurement,
+    PlanarRegion,
+    Qualifier,
+    RegionRole,
+    RegionShape,
+)
+from service.core.headers import SourceFrame
+from workers.results import content
+from workers.results.content import Relation
+from workers.results.context import ResultContext, WrittenResult
+
+# OHIF 3.12 and 3.13 draw axes only under this tracking identifier.
+_OHIF_AXES: Final = "Cornerstone3DTools@^0.1.0:Bidirectional:"
+_AXES: Final = {
+    (codes.LONG_AXIS.scheme, codes.LONG_AXIS.value): RegionRole.LONG_AXIS,
+    (codes.SHORT_AXIS.scheme, codes.SHORT_AXIS.value): RegionRole.SHORT_AXIS,
+}
+_AXIS_CODES: Final = {
+    RegionRole.LONG_AXIS: codes.LONG_AXIS,
+    RegionRole.SHORT_AXIS: codes.SHORT_AXIS,
+}
+
+
+def measurement_code(measurement: Measurement) -> Code | None:
+    """Return the code of a measurement: its own, or the one its name stands for."""
+    return measurement.code or codes.MEASUREMENTS.get(measurement.name)
+
+
+def axis_of(measurement: Measurement) -> RegionRole | None:
+    """Return which axis a measurement is the length of, if any."""
+    code = measurement_code(measurement)
+    return _AXES.get((code.scheme, code.value)) if code else None
+
+
+def shown_frames(findings: Iterable[Finding], frames: Sequence[SourceFrame]) -> list[SourceFrame]:
+    """Return the frames that show a finding, each once, in the order of `frames`."""
+    shown = {
+        (finding.location.sop_instance_uid, finding.location.frame_number)
+        for finding in findings
+        if finding.location and finding.qualifier is not Qualifier.ABSENT
+    }
+    return [f for f in frames if (f.instance.sop_instance_uid, f.frame_number) in shown]
+
+
+class FindingGroups:
+    """Makes the measurement groups of one report."""
+
+    def __init__(
+        self,
+        context: ResultContext,
+        frames: Sequence[SourceFrame],
+        masks: Mapping[str, FindingMask],
+        segmentation: WrittenResult | None,
+    ) -> None:
+        self._frames = frames
+        self._frame_at = {(f.instance.sop_instance_uid, f.frame_number): f for f in frames}
+        self._masks = masks
+        self._segmentation = segmentation
+        self._algorithm = _algorithm(context)
+
+    def of(self, finding: Finding) -> list[bytes]:
+        """Return the groups of one finding, geometry first."""
+        axes = self._axes(finding)
+        geometry = axes or self._region(finding)
+        # An axis length stands with its line when there is one, else among the values.
+        values = [m for m in finding.measurements if not (axes and axis_of(m))]
+        return [*([geometry] if geometry else []), self._values(finding, values, bool(axes))]
+
+    def _axes(self, finding: Finding) -> bytes | None:
+        """Return the two axes, each length inferred from its line (TID 1501)."""
+        if finding.qualifier is Qualifier.ABSENT:
+            return None
+        regions = {region.role: region for region in _regions(finding)}
+        items = [
+            content.number(
+                _AXIS_CODES[axis],
+                measurement.value,
+                _unit(measurement),
+                [self._coordinates(Relation.INFERRED_FROM, codes.SOURCE, regions[axis])],
+            )
+            for measurement in finding.measurements
+            if (axis := axis_of(measurement)) in regions
+        ]
+        if len(items) != len(_AXIS_CODES):
+            return None
+        head = self._head(finding, _OHIF_AXES + finding.tracking_id)
+        return content.container(codes.MEASUREMENT_GROUP, head + items, template="1501")
+
+    def _region(self, finding: Finding) -> bytes | None:
+        """Return the place as a box or point, without numbers, with words (TID 1410)."""
+        if finding.qualifier is Qualifier.ABSENT:
+            return None
+        by_role = {region.role: region for region in _regions(finding)}
+        for role in (RegionRole.BOX, RegionRole.OUTLINE, RegionRole.CENTER):
+            if role in by_role:
+                break
+        else:
+            return None
+        region = _boxed(by_role[role])
+        words = f"AI {finding.label.meaning} {100 * finding.probability:.0f}%"
+        items = [
+            self._coordinates(Relation.CONTAINS, codes.IMAGE_REGION, region),
+            content.text(Relation.CONTAINS, codes.COMMENT, words),
+        ]
+        head = self._head(finding, finding.tracking_id)
+        return content.container(codes.MEASUREMENT_GROUP, head + items, template="1410")
+
+    def _values(self, finding: Finding, measurements: list[Measurement], axes: bool) -> bytes:
+        """Return numbers and judgement, tied to the segment or the image (TID 1411, 1501)."""
+        items = [number for m in measurements if (number := _number(m)) is not None]
+        items.append(_percent(codes.CERTAINTY_OF_FINDING, finding.probability))
+        if finding.malignancy_probability is not None:
+            items.append(_percent(codes.PROBABILITY_OF_CANCER, finding.malignancy_probability))
+        presence = codes.PRESENCE[finding.qualifier]
+        items.append(content.code(Relation.CONTAINS, codes.PRESENCE_OF_PROPERTY, presence))
+        segment = self._segment(finding)
+        template = "1411" if segment else "1501"
+        head = self._head(finding, (_OHIF_AXES if axes else "") + finding.tracking_id)
+        tail = segment or self._source(finding)
+        notes = _notes(finding)
+        return content.container(
+            codes.MEASUREMENT_GROUP, head + items + tail + notes, template=template
+        )
+
+    def _head(self, finding: Finding, tracking_id: str) -> list[bytes]:
+        """Return identification, finding, site and algorithm, as every group opens."""
+        context = Relation.HAS_OBS_CONTEXT
+        head = [
+            content.text(context, codes.TRACKING_IDENTIFIER, tracking_id),
+            content.uid(context, codes.TRACKING_UNIQUE_IDENTIFIER, finding.tracking_uid),
+            content.code(Relation.CONTAINS, codes.FINDING, finding.label),
+        ]
+        if finding.site:
+            side = (
+                [content.code(Relation.HAS_CONCEPT_MOD, codes.LATERALITY, finding.laterality)]
+                if finding.laterality
+                else []
+            )
+            site = content.code(Relation.HAS_CONCEPT_MOD, codes.FINDING_SITE, finding.site, side)
+            head.append(site)
+        return head + self._algorithm
+
+    def _segment(self, finding: Finding) -> list[bytes]:
+        """Return the segment and the frames it was drawn on."""
+        if finding.segment_number is None:
+            return []
+        if self._segmentation is None:
+            raise ContractViolation(
+                "SEGMENT_WITHOUT_SEG", f"finding {finding.id} names a segment of no SEG"
+            )
+        reference = content.image(
+            Relation.CONTAINS,
+            codes.REFERENCED_SEGMENT,
+            self._segmentation.reference,
+            segment_number=finding.segment_number,
+        )
+        mask = self._masks[finding.id]
+        drawn = np.flatnonzero(mask.voxels.any(axis=(1, 2))) + mask.offset[0]
+        sources = [self._frames[int(index)] for index in drawn]
+        return [
+            reference,
+            *(
+                content.source_image(Relation.CONTAINS, codes.SOURCE_IMAGE_FOR_SEGMENTATION, frame)
+                for frame in sources
+            ),
+        ]
+
+    def _source(self, finding: Finding) -> list[bytes]:
+        """Return the image that a finding without a segment was read from."""
+        frame = self._frames[0]
+        if finding.location:
+            frame = self._frame(finding.location.sop_instance_uid, finding.location.frame_number)
+        return [content.source_image(Relation.CONTAINS, codes.SOURCE_OF_MEASUREMENT, frame)]
+
+    def _coordinates(self, relation: Relation, name: Code, region: PlanarRegion) -> bytes:
+        return content.coordinates(
+            relation,
+            name,
+            region.shape,
+            points=region.points,
+            frame=self._frame(region.sop_instance_uid, region.frame_number),
+        )
+
+    def _frame(self, sop_instance_uid: str, frame_number: int) -> SourceFrame:
+        try:
+            return self._frame_at[sop_instance_uid, frame_number]
+        except KeyError:
+            raise ContractViolation(
+                "REGION_OFF_SOURCE", f"{sop_instance_uid} frame {frame_number} was not analysed"
+            ) from None
+
+
+def _algorithm(context: ResultContext) -> list[bytes]:
+    """Return the identification of the algorithm, its digest as a parameter (TID 4019)."""
+    model, relation = context.model, Relation.HAS_CONCEPT_MOD
+    parameters = {"sha256": model.sha256, **model.parameters}
+    return [
+        content.text(relation, codes.ALGORITHM_NAME, model.name),
+        content.text(relation, codes.ALGORITHM_VERSION, model.version),
+        *(
+            content.text(relation, codes.ALGORITHM_PARAMETERS, f"{name}={value}")
+            for name, value in parameters.items()
+        ),
+        content.text(relation, codes.ALGORITHM_MANUFACTURER, model.manufacturer),
+        content.code(relation, codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE),
+    ]
+
+
+def _regions(finding: Finding) -> tuple[PlanarRegion, ...]:
+    return finding.location.regions if finding.location else ()
+
+
+def _boxed(region: PlanarRegion) -> PlanarRegion:
+    """Return the closed box round a region's points; a single point stays as it is."""
+    if region.shape is RegionShape.POINT:
+        return region
+    left, right = (extreme(x for x, _ in region.points) for extreme in (min, max))
+    top, bottom = (extreme(y for _, y in region.points) for extreme in (min, max))
+    corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
+    return region.model_copy(update={"points": corners})
+
+
+def _number(measurement: Measurement) -> bytes | None:
+    """Return a measurement as a number, or None where no standard code stands for it."""
+    code = measurement_code(measurement)
+    if code is None or measurement.unit not in codes.UNITS:
+        return None
+    unit = _unit(measurement)
+    if (code.scheme, code.value) == ("DCM", codes.MEAN_ATTENUATION_COEFFICIENT.value):
+        mean = content.code(Relation.HAS_CONCEPT_MOD, codes.DERIVATION, codes.MEAN)
+        return content.number(codes.ATTENUATION_COEFFICIENT, measurement.value, unit, [mean])
+    return content.number(code, measurement.value, unit)
+
+
+def _percent(name: Code, probability: float) -> bytes:
+    return content.number(name, 100 * probability, codes.PERCENT)
+
+
+def _unit(measurement: Measurement) -> Code:
+    try:
+        return codes.UNITS[measurement.unit]
+    except KeyError:
+        raise ContractViolation(
+            "UNKNOWN_UNIT", f"{measurement.name} is in {measurement.unit}, which has no code"
+        ) from None
+
+
+def _notes(finding: Finding) -> list[bytes]:
+    """Return in words what has no code: further measurements, and the comparison."""
+    words = [
+        f"{m.name} {m.value:g} {m.unit}".rstrip()
+        for m in finding.measurements
+        if measurement_code(m) is None or m.unit not in codes.UNITS
+    ]
+    if finding.prior:
+        prior = finding.prior
+        words.append(f"Compared with {prior.study_date}: {prior.change}")
+        if prior.growth_percent is not None:
+            words.append(f"growth {prior.growth_percent:.0f} %")
+        if prior.doubling_time_days is not None:
+            words.append(f"doubling time {prior.doubling_time_days:.0f} days")
+    if not words:
+        return []
+    return [content.text(Relation.CONTAINS, codes.COMMENT, "; ".join(words))]

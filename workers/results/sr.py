@@ -1,0 +1,206 @@
+"""The report: one Imaging Measurement Report (PS3.16 TID 1500) for each job.
+
+It says of every finding what and where it is, how large and how sure, points at its segment, names
+the algorithm, and sums up the study; a study without findings and one that was not analysed say so
+in the same coded place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from service.core import codes
+from service.core.findings import Analysis, Code, Qualifier
+from service.core.headers import InstanceHeader, SourceFrame
+from workers.results import content
+from workers.results.common import (
+    analysed_instances,
+    check_source,
+    common_elements,
+    device_uid,
+    evidence,
+    reference_of,
+    written,
+)
+from workers.results.content import Relation
+from workers.results.context import (
+    NOT_REVIEWED,
+    RESEARCH_ONLY,
+    InstanceReference,
+    ResultContext,
+    ResultRole,
+    WrittenResult,
+)
+from workers.results.encode import Value, part10
+from workers.results.groups import FindingGroups, shown_frames
+from workers.results.source import SourceStudy
+
+# Words in our reason codes, and the standard's nearest reason; the first that occurs counts.
+_REASONS: Final = (
+    (("MISSING", "INCOMPLETE", "GAP", "FEW", "DUPLICATE", "COVERAGE"), codes.OBJECT_SET_INCOMPLETE),
+    (("UNREADABLE", "PARSE", "GEOMETRY", "INVALID"), codes.OBJECTS_INCORRECTLY_FORMATTED),
+    (("QUALITY", "EXPOSURE", "DISTRIBUTION", "NOISE"), codes.INSUFFICIENT_QUALITY),
+    (
+        ("MODALITY", "CLASS", "BODY", "VIEW", "ORIENTATION", "SPACING", "THICKNESS", "CONTRAST",
+         "AGE", "SYNTAX", "TYPE", "UNSUITABLE"),
+        codes.OBJECT_TYPES_NOT_SUPPORTED,
+    ),
+)  # fmt: skip
+
+
+def write_sr(
+    context: ResultContext,
+    source: SourceStudy,
+    analysis: Analysis,
+    *,
+    frames: Sequence[SourceFrame],
+    segmentation: WrittenResult | None,
+) -> WrittenResult:
+    """Return the report of an analysis.
+
+    Parameters
+    ----------
+    frames
+        The frames that were analysed, in the order that masks refer to.
+    segmentation
+        The SEG of the same job, written before, when there is one.
+
+    Raises
+    ------
+    ContractViolation
+        ``REGION_OFF_SOURCE`` when a region lies on a frame that was not analysed,
+        ``SEGMENT_WITHOUT_SEG`` when a finding names a segment and there is none.
+    """
+    instances = analysed_instances(frames)
+    check_source(source, instances)
+    groups = FindingGroups(context, frames, analysis.masks, segmentation)
+    measured = [group for finding in analysis.findings for group in groups.of(finding)]
+    shown = shown_frames(analysis.findings, frames)
+    positive = any(f.qualifier is not Qualifier.ABSENT for f in analysis.findings)
+    summary = codes.SUCCEEDED_WITH_FINDINGS if positive else codes.SUCCEEDED_WITHOUT_FINDINGS
+    children = _preamble(context, source, instances)
+    children.append(_image_library(source, shown or _first_frames(instances)))
+    if measured:
+        children.append(content.container(codes.IMAGING_MEASUREMENTS, measured))
+    children.append(_evaluations(context, [(codes.PROCESSING_SUMMARY, summary)], ()))
+    references = [reference_of(instance) for instance in instances]
+    if segmentation is not None:
+        references.append(segmentation.reference)
+    return _document(context, source, children, references)
+
+
+def write_not_analysed(
+    context: ResultContext,
+    source: SourceStudy,
+    instances: Sequence[InstanceHeader],
+    *,
+    reason: str,
+    message: str,
+) -> WrittenResult:
+    """Return a report that says that, and why, these instances were not analysed.
+
+    ``reason`` is our stable code; the nearest code of the standard is written beside it.
+    """
+    check_source(source, instances)
+    children = _preamble(context, source, instances)
+    children.append(_image_library(source, _first_frames(instances)))
+    coded = [
+        (codes.PROCESSING_SUMMARY, codes.NOTHING_SUCCEEDED),
+        (codes.SUMMARY_OF_DETECTIONS, codes.NOT_ATTEMPTED),
+        (codes.FINDING, standard_reason(reason)),
+    ]
+    children.append(_evaluations(context, coded, [f"Not analysed. {reason}: {message}"]))
+    references = [reference_of(instance) for instance in instances]
+    return _document(context, source, children, references)
+
+
+def standard_reason(reason: str) -> Code:
+    """Return the standard's code (PS3.16 CID 9300, 9303) nearest to one of our reasons.
+
+    >>> standard_reason("IRREGULAR_GAP").meaning
+    'Object Set incomplete'
+    """
+    words = reason.split("_")
+    for known, code in _REASONS:
+        if any(word in known for word in words):
+            return code
+    return codes.UNSPECIFIED_REASON
+
+
+def _preamble(
+    context: ResultContext, source: SourceStudy, instances: Sequence[InstanceHeader]
+) -> list[bytes]:
+    """Return language, observer and procedure reported (TID 1204, 1001, 1004)."""
+    equipment, observer = context.equipment, Relation.HAS_OBS_CONTEXT
+    procedure = (
+        context.procedure
+        or source.procedure
+        or codes.PROCEDURES.get(instances[0].modality, codes.IMAGING_PROCEDURE)
+    )
+    return [
+        content.code(Relation.HAS_CONCEPT_MOD, codes.LANGUAGE, codes.ENGLISH),
+        content.code(observer, codes.OBSERVER_TYPE, codes.DEVICE),
+        content.uid(observer, codes.DEVICE_OBSERVER_UID, device_uid(context)),
+        content.text(observer, codes.DEVICE_OBSERVER_NAME, context.model.name),
+        content.text(observer, codes.DEVICE_OBSERVER_MANUFACTURER, equipment.manufacturer),
+        content.text(observer, codes.DEVICE_OBSERVER_MODEL_NAME, equipment.model_name),
+        content.text(observer, codes.DEVICE_OBSERVER_SERIAL_NUMBER, equipment.device_serial_number),
+        content.code(Relation.HAS_CONCEPT_MOD, codes.PROCEDURE_REPORTED, procedure),
+    ]
+
+
+def _image_library(source: SourceStudy, frames: Sequence[SourceFrame]) -> bytes:
+    """Return the images that the report shows something on, or all that it is about (TID 1600)."""
+    context = Relation.HAS_ACQ_CONTEXT
+    entries: list[bytes] = []
+    modality = codes.MODALITIES.get(frames[0].instance.modality)
+    if modality:
+        entries.append(content.code(context, codes.MODALITY, modality))
+    if source.study_date:
+        entries.append(content.date(context, codes.STUDY_DATE, source.study_date))
+    for instance in analysed_instances(frames):
+        entries.append(content.image(Relation.CONTAINS, None, reference_of(instance)))
+    group = content.container(codes.IMAGE_LIBRARY_GROUP, entries)
+    return content.container(codes.IMAGE_LIBRARY, [group], template="1600")
+
+
+def _evaluations(
+    context: ResultContext, coded: Sequence[tuple[Code, Code]], comments: Sequence[str]
+) -> bytes:
+    """Return what holds for the study as a whole (TID 1500 row 12)."""
+    said = [content.code(Relation.CONTAINS, name, value) for name, value in coded]
+    lines = [*comments, NOT_REVIEWED, *([RESEARCH_ONLY] if context.research_only else [])]
+    said += [content.text(Relation.CONTAINS, codes.COMMENT, line) for line in lines]
+    return content.container(codes.QUALITATIVE_EVALUATIONS, said)
+
+
+def _first_frames(instances: Sequence[InstanceHeader]) -> list[SourceFrame]:
+    return [SourceFrame(instance) for instance in instances]
+
+
+def _document(
+    context: ResultContext,
+    source: SourceStudy,
+    children: Sequence[bytes],
+    references: Sequence[InstanceReference],
+) -> WrittenResult:
+    """Return the document around its content (PS3.3 A.35.13, C.17)."""
+    identity = written(context, source, ResultRole.SR, context.sr_class)
+    elements: dict[str, Value] = {
+        **common_elements(context, source, identity),
+        "ReferencedPerformedProcedureStepSequence": [],
+        "CompletionFlag": "COMPLETE",
+        "VerificationFlag": "UNVERIFIED",
+        "PreliminaryFlag": "PRELIMINARY",
+        "PerformedProcedureCodeSequence": [],
+        "CurrentRequestedProcedureEvidenceSequence": evidence(references),
+        "ValueType": "CONTAINER",
+        "ConceptNameCodeSequence": [content.cached_code(codes.IMAGING_MEASUREMENT_REPORT)],
+        **content.container_elements("1500"),
+        "ContentSequence": list(children),
+    }
+    if source.requests:
+        elements["ReferencedRequestSequence"] = list(source.requests)
+    if context.predecessors:
+        elements["PredecessorDocumentsSequence"] = evidence(context.predecessors)
+    return replace(identity, content=part10(elements))
