@@ -4,7 +4,7 @@ A claim is one UPDATE that raises the job's fence. Whoever holds an older fence 
 frozen and thawed) can change nothing any more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -72,12 +72,7 @@ class Outcome:
 
 
 def schedule(connection: Connection, job: NewJob, *, at: datetime) -> bool:
-    """Write the job and its doorbell, unless the very same job exists; return whether it is new.
-
-    Earlier jobs of the same model on the same study stop being current: their findings give way
-    to this one's; those that have not started are canceled.
-    """
-    _replace_earlier(connection, job, at)
+    """Write the job and its doorbell, unless the very same job exists; return whether it is new."""
     if connection.execute(select(jobs.c.id).where(jobs.c.id == job.id)).first() is not None:
         connection.execute(update(jobs).where(jobs.c.id == job.id).values(current=True))
         progress.refresh(connection, job.study_id, at=at)
@@ -107,6 +102,40 @@ def schedule(connection: Connection, job: NewJob, *, at: datetime) -> bool:
     outbox.append(connection, Topic.INFER, job.id, at=at)
     _tell(connection, job.id, JobState.SCHEDULED, "", at)
     return True
+
+
+def supersede(
+    connection: Connection,
+    study_id: int,
+    model_name: str,
+    *,
+    keep: Collection[str],
+    at: datetime,
+) -> None:
+    """End the reign of a model's earlier jobs on a study, all but those named in `keep`.
+
+    Their findings give way to the newer jobs'; those that have not started are canceled.
+    """
+    earlier = and_(
+        jobs.c.study_id == study_id,
+        jobs.c.model_name == model_name,
+        jobs.c.id.not_in(keep),
+        jobs.c.current,
+    )
+    waiting = select(jobs.c.id).where(earlier, jobs.c.state == JobState.SCHEDULED)
+    for (job_id,) in connection.execute(waiting).all():
+        _move(connection, job_id, JobState.CANCELED, {"ended_at": at, "reason": "SUPERSEDED"})
+        _tell(connection, job_id, JobState.CANCELED, "SUPERSEDED", at)
+    connection.execute(update(jobs).where(earlier).values(current=False))
+
+
+def count_runs(connection: Connection, series_id: int, model_name: str) -> int:
+    """Return how many jobs of a model a series has had."""
+    query = select(func.count()).select_from(jobs)
+    runs: int = connection.execute(
+        query.where(jobs.c.series_id == series_id, jobs.c.model_name == model_name)
+    ).scalar_one()
+    return runs
 
 
 def claim(
@@ -292,21 +321,6 @@ def _move(connection: Connection, job_id: str, state: JobState, values: dict[str
     if changed.rowcount == 0:
         names = ", ".join(sorted(allowed))
         raise InvalidRequest("JOB_STATE", f"job is {row.state}; allowed from: {names}")
-
-
-def _replace_earlier(connection: Connection, job: NewJob, at: datetime) -> None:
-    earlier = and_(
-        jobs.c.study_id == job.study_id,
-        jobs.c.model_name == job.model_name,
-        jobs.c.id != job.id,
-        jobs.c.current,
-    )
-    waiting = select(jobs.c.id).where(earlier, jobs.c.state == JobState.SCHEDULED)
-    for (job_id,) in connection.execute(waiting).all():
-        values = {"ended_at": at, "reason": "SUPERSEDED"}
-        _move(connection, job_id, JobState.CANCELED, values)
-        _tell(connection, job_id, JobState.CANCELED, "SUPERSEDED", at)
-    connection.execute(update(jobs).where(earlier).values(current=False))
 
 
 def _held(held: Claim) -> Any:

@@ -1,0 +1,115 @@
+"""Routing rules as data: which models run, how soon, and which destinations get the results.
+
+The first rule whose conditions all hold decides. Without rules every applicable model runs with
+routine priority, or the priority that the request carried, for every destination.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from service.core.settings import Condition, Destination, RoutingRule
+from service.core.states import Priority
+
+Lookup = Callable[[str], tuple[str, ...]]
+
+# Calling AE Title is not an attribute of the data set, but rules often name it.
+CALLING_AE_TITLE = "CallingAETitle"
+_MAX_PATTERN_CHARACTERS = 256
+
+
+@dataclass(frozen=True)
+class Route:
+    """What the rules say about one study."""
+
+    rule: str
+    models: tuple[str, ...] | None
+    priority: Priority
+    destinations: tuple[str, ...]
+
+
+def attributes(header_bytes: bytes, calling_ae_title: str) -> Lookup:
+    """Return a lookup of attribute values by DICOM keyword, from a received header."""
+    dataset = dcmread(BytesIO(header_bytes), force=True)
+
+    def values(keyword: str) -> tuple[str, ...]:
+        if keyword == CALLING_AE_TITLE:
+            return (calling_ae_title,)
+        return _values(dataset, keyword)
+
+    return values
+
+
+def route(
+    rules: Sequence[RoutingRule], destinations: Sequence[Destination], lookup: Lookup
+) -> Route:
+    """Apply the first rule that holds, then each destination's own conditions."""
+    rule = next((item for item in rules if holds_all(item.when, lookup)), None)
+    if rule is None:
+        name, models, priority, names = "default", None, requested_priority(lookup), None
+    else:
+        name, models, priority, names = rule.name, rule.models, rule.priority, rule.destinations
+    chosen = tuple(
+        destination.name
+        for destination in destinations
+        if (names is None or destination.name in names) and holds_all(destination.rules, lookup)
+    )
+    return Route(name, models, priority, chosen)
+
+
+def requested_priority(lookup: Lookup) -> Priority:
+    """Return Requested Procedure Priority (0040,1003) where the modality worklist gave one."""
+    asked = " ".join(lookup("RequestedProcedurePriority")).upper()
+    return Priority(asked) if asked in set(Priority) else Priority.ROUTINE
+
+
+def holds_all(conditions: Sequence[Condition], lookup: Lookup) -> bool:
+    """Return whether every condition holds."""
+    return all(holds(condition, lookup(condition.keyword)) for condition in conditions)
+
+
+def holds(condition: Condition, found: tuple[str, ...]) -> bool:
+    """Return whether one condition holds for the values found; text is compared without case.
+
+    >>> holds(Condition(keyword="Modality", value="ct"), ("CT",))
+    True
+    >>> holds(Condition(keyword="Modality", operator="in", value=("CR", "DX")), ("CT",))
+    False
+    """
+    wanted = (condition.value,) if isinstance(condition.value, str) else condition.value
+    have = {value.casefold() for value in found}
+    want = {value.casefold() for value in wanted}
+    match condition.operator:
+        case "exists":
+            return bool(found)
+        case "equals" | "in":
+            return bool(have & want)
+        case "not_equals":
+            return not have & want
+        case "contains":
+            return any(part in value for part in want for value in have)
+        case "matches":
+            return any(_matches(pattern, value) for pattern in wanted for value in found)
+
+
+def _matches(pattern: str, value: str) -> bool:
+    """Return whether a pattern with * and ? covers the value, as in a DICOM query."""
+    if len(pattern) > _MAX_PATTERN_CHARACTERS:
+        return False
+    expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.fullmatch(expression, value, re.IGNORECASE) is not None
+
+
+def _values(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    try:
+        value = dataset.get(keyword)
+    except (ValueError, TypeError, OverflowError):
+        return ()
+    if value is None or value == "":
+        return ()
+    several = isinstance(value, list | tuple) or hasattr(value, "append")
+    return tuple(str(item).strip() for item in value) if several else (str(value).strip(),)

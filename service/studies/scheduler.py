@@ -1,0 +1,190 @@
+"""The loop that moves studies on: close, assess, ring, and give back what was lost.
+
+It keeps nothing in memory that matters: every step asks the database what is due, so that it may
+be killed between any two lines, and several may run at once.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from redis import Redis
+
+from service.core.clock import Clock, SystemClock
+from service.core.errors import OverreadError
+from service.core.logs import get_logger
+from service.core.packages import ModelPackage, installed_packages
+from service.core.settings import Settings
+from service.core.states import Priority
+from service.records import assembly, deliveries, heartbeats, jobs, outbox, queues
+from service.records.assembly import OpenStudy
+from service.records.database import Records
+from service.records.heartbeats import Heartbeat
+from service.records.queues import Topic
+from service.studies.assessment import assess_study
+
+_TICK_S = 0.2
+_RECOVER_EVERY_S = 2.0
+_FORGET_AFTER = timedelta(minutes=10)
+_LONGEST_PAUSE_S = 300.0
+
+log = get_logger()
+
+
+class Scheduler:
+    """One pass of `step` does everything that is due."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        records: Records,
+        redis: Redis,
+        packages: Sequence[ModelPackage],
+        *,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._redis = redis
+        self._packages = packages
+        self._clock = clock
+        self._recover_at = 0.0
+        # Studies whose assessment raised: when to try again, so that one cannot hold up the rest.
+        self._pauses: dict[int, tuple[float, float]] = {}
+        now = clock.now()
+        self._heartbeat = Heartbeat(
+            f"scheduler@{socket.gethostname()}:{os.getpid()}", "scheduler", "", {}, now, now
+        )
+
+    def step(self) -> None:
+        """Close what is quiet, assess what is closed, ring what is due, recover what was lost.
+
+        Raises
+        ------
+        OutOfResources, PeerUnavailable
+            The database or Redis is away; the next step starts afresh.
+        """
+        self._close_series()
+        for study in self._ready_studies():
+            self._assess(study)
+        if time.monotonic() >= self._recover_at:
+            self._recover()
+            self._recover_at = time.monotonic() + _RECOVER_EVERY_S
+        self._relay()
+
+    def _close_series(self) -> None:
+        now = self._clock.now()
+        quiet = timedelta(seconds=self._settings.studies.series_quiet_s)
+        with self._records.reading() as connection:
+            if not assembly.has_quiet_series(connection, at=now, quiet=quiet):
+                return
+        with self._records.writing() as connection:
+            closed = assembly.close_quiet_series(connection, at=now, quiet=quiet)
+        log.info("series_complete", count=closed)
+
+    def _ready_studies(self) -> Sequence[OpenStudy]:
+        quiet = timedelta(seconds=self._settings.studies.study_quiet_s)
+        with self._records.reading() as connection:
+            ready = assembly.quiet_studies(connection, at=self._clock.now(), quiet=quiet)
+        now = time.monotonic()
+        return [study for study in ready if self._pauses.get(study.id, (0.0, 0.0))[0] <= now]
+
+    def _assess(self, study: OpenStudy) -> None:
+        try:
+            with self._records.writing() as connection:
+                job_ids = assess_study(
+                    connection,
+                    study,
+                    packages=self._packages,
+                    settings=self._settings,
+                    at=self._clock.now(),
+                )
+        except OverreadError:
+            raise
+        except Exception:
+            self._pause(study)
+            log.exception("assessment_failed", study_instance_uid=study.study_instance_uid)
+            return
+        self._pauses.pop(study.id, None)
+        log.info(
+            "study_complete",
+            study_instance_uid=study.study_instance_uid,
+            revision=study.revision,
+            count=len(job_ids),
+        )
+
+    def _pause(self, study: OpenStudy) -> None:
+        _, last_s = self._pauses.get(study.id, (0.0, 1.0))
+        pause_s = min(_LONGEST_PAUSE_S, last_s * 2)
+        self._pauses[study.id] = (time.monotonic() + pause_s, pause_s)
+
+    def _recover(self) -> None:
+        """Give back what silent processes held, and ring for rows that Redis does not know of."""
+        now = self._clock.now()
+        with self._records.writing() as connection:
+            heartbeats.beat(connection, Heartbeat(**{**vars(self._heartbeat), "seen_at": now}))
+            heartbeats.forget_silent(connection, before=now - _FORGET_AFTER)
+            lost = jobs.release_lost(
+                connection, at=now, max_attempts=self._settings.jobs.max_attempts
+            )
+            lost_deliveries = deliveries.release_lost(connection, at=now)
+            due = {
+                Topic.INFER: jobs.due(connection, at=now),
+                Topic.DELIVER: deliveries.due(connection, at=now),
+            }
+        if lost or lost_deliveries:
+            log.warning("claims_released", count=len(lost) + lost_deliveries)
+        for topic, subjects in due.items():
+            queues.ring(self._redis, topic, subjects)
+
+    def _relay(self) -> None:
+        with self._records.reading() as connection:
+            doorbells = outbox.pending(connection)
+            if not doorbells:
+                return
+            subjects = {topic: self._subjects(connection, doorbells, topic) for topic in Topic}
+        for topic, due in subjects.items():
+            queues.ring(self._redis, topic, due)
+        with self._records.writing() as connection:
+            outbox.remove(connection, doorbells)
+
+    @staticmethod
+    def _subjects(
+        connection: object, doorbells: Sequence[outbox.Doorbell], topic: Topic
+    ) -> list[tuple[str, Priority]]:
+        wanted = list({bell.subject_id: None for bell in doorbells if bell.topic == topic})
+        known = _PRIORITIES[topic](connection, wanted)  # type: ignore[arg-type]
+        return [(subject_id, known[subject_id]) for subject_id in wanted if subject_id in known]
+
+    def farewell(self) -> None:
+        """Remove this process from the list of those alive."""
+        with self._records.writing() as connection:
+            heartbeats.forget(connection, self._heartbeat.process)
+
+
+_PRIORITIES = {Topic.INFER: jobs.priorities, Topic.DELIVER: deliveries.priorities}
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Run the scheduler until `stop` is set; a database or Redis that is away is waited for."""
+    packages = installed_packages(settings.models.dir)
+    records = Records(settings.database_url, pool_size=settings.database.pool_size)
+    redis = queues.connect(settings.redis_url)
+    scheduler = Scheduler(settings, records, redis, packages, clock=SystemClock())
+    log.info("scheduler_started", count=len(packages))
+    pause_s = _TICK_S
+    while not stop.wait(pause_s):
+        try:
+            scheduler.step()
+            pause_s = _TICK_S
+        except OverreadError as error:
+            pause_s = min(5.0, pause_s * 2)
+            log.warning("step_failed", reason=error.reason, message=error.message)
+    try:
+        scheduler.farewell()
+    except OverreadError as error:
+        log.warning("farewell_failed", reason=error.reason)
+    records.close()
