@@ -34,7 +34,8 @@ class InstanceHeader(BaseModel):
 
     ``row_spacing_mm`` is the distance between the centres of adjacent rows, the first value of
     Pixel Spacing (0028,0030). ``pixel_data_offset`` and ``pixel_data_length`` point at the value
-    of native (not encapsulated) Pixel Data inside the archived file.
+    of Pixel Data inside the archived file: native frames, or all fragments from the offset table
+    to the last byte before the sequence delimiter. Both are None in a deflated data set.
     """
 
     model_config = ConfigDict(frozen=True)
