@@ -6,7 +6,9 @@ section; ``OVERREAD_SECTION__KEY`` in the environment overrides them, and
 errors. Nothing else in the product reads the environment.
 """
 
+import hashlib
 import os
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -40,6 +42,8 @@ PREFIX = "OVERREAD_"
 CONFIG_VARIABLE = "OVERREAD_CONFIG"
 DEFAULT_CONFIG = Path("overread.toml")
 GIBIBYTE = 1 << 30
+# A unix socket's path must fit into sockaddr_un, 104 bytes on some systems.
+_LONGEST_SOCKET_PATH = 100
 
 
 class Section(BaseModel):
@@ -291,7 +295,11 @@ class Settings(BaseSettings):
     @property
     def embedded_redis_socket(self) -> Path:
         """The unix socket of the Redis that `serve` starts."""
-        return self.data_dir.absolute() / "redis" / "redis.sock"
+        path = self.data_dir.absolute() / "redis" / "redis.sock"
+        if len(str(path)) < _LONGEST_SOCKET_PATH:
+            return path
+        digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"overread-{digest}" / "redis.sock"
 
     @property
     def redis_url(self) -> str:

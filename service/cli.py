@@ -1,0 +1,170 @@
+"""The `overread` command: every role and every tool, with exit codes 0, 1 and 2.
+
+0: done. 1: the work failed. 2: the command or the settings are wrong, told in one line.
+Commands of the workers join by an entry point, so that this side runs without them.
+"""
+
+import os
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from click import ClickException
+from click.exceptions import Abort
+
+from service.core.errors import Disposition, OverreadError
+from service.core.logs import configure_logs
+from service.core.settings import CONFIG_VARIABLE, Settings, load_settings
+
+DONE, FAILED, WRONG = 0, 1, 2
+
+app = typer.Typer(
+    name="overread",
+    help="Computer-aided detection for radiology. For research until a site has validated it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"overread {version('overread')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The settings file, overread.toml.")
+    ] = None,
+    _show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if config is not None:
+        # The environment carries the choice to the processes that this one starts.
+        os.environ[CONFIG_VARIABLE] = str(config)
+
+
+def settings_for(role: str) -> Settings:
+    """Load the settings and set up this process's logs; the first thing every command does."""
+    settings = load_settings()
+    form = settings.log.format
+    if form == "auto":
+        form = "console" if sys.stderr.isatty() else "json"
+    configure_logs(role=role, form=form, level=settings.log.level)
+    return settings
+
+
+@app.command()
+def serve() -> None:
+    """Run every role in one supervised process tree."""
+    settings = settings_for("serve")
+    from service.serve import serve as run  # noqa: PLC0415  commands import what they alone need
+
+    raise typer.Exit(run(settings))
+
+
+@app.command()
+def receiver() -> None:
+    """Run the DICOM listener: C-ECHO, C-STORE and storage commitment."""
+    settings = settings_for("receiver")
+    from service.intake.receiver import run  # noqa: PLC0415
+    from service.processes import stop_on_signals  # noqa: PLC0415
+
+    run(settings, stop_on_signals())
+
+
+@app.command()
+def scheduler() -> None:
+    """Run the scheduler: completes studies, schedules jobs, rings the queue."""
+    settings = settings_for("scheduler")
+    from service.processes import stop_on_signals  # noqa: PLC0415
+    from service.studies.scheduler import run  # noqa: PLC0415
+
+    run(settings, stop_on_signals())
+
+
+@app.command()
+def api() -> None:
+    """Run REST, DICOMweb, the worklist page and the viewer."""
+    settings = settings_for("api")
+    from service.api.server import run  # noqa: PLC0415
+    from service.processes import stop_on_signals  # noqa: PLC0415
+
+    run(settings, stop_on_signals())
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database schema up to date."""
+    settings = settings_for("migrate")
+    from service.records.database import Records  # noqa: PLC0415
+    from service.records.migrations import migrate as upgrade  # noqa: PLC0415
+
+    records = Records(settings.database_url)
+    typer.echo(f"schema {upgrade(records)}")
+    records.close()
+
+
+@app.command()
+def send(
+    paths: Annotated[list[Path], typer.Argument(help="DICOM files or folders of them.")],
+    to: Annotated[str, typer.Option("--to", help="The receiver, as AE@HOST:PORT.")],
+    calling: Annotated[str, typer.Option(help="Our own AE title.")] = "OVERREAD-SEND",
+) -> None:
+    """Send files by C-STORE; exit 1 when any instance failed, naming it."""
+    settings_for("send")
+    from service.send import send_paths  # noqa: PLC0415
+
+    raise typer.Exit(DONE if send_paths(paths, to, calling_ae_title=calling) else FAILED)
+
+
+@app.command()
+def doctor() -> None:
+    """Show settings, peers, disk, devices and models on one screen; exit 1 when one is down."""
+    settings = settings_for("doctor")
+    from service.doctor import examine  # noqa: PLC0415
+
+    raise typer.Exit(DONE if examine(settings) else FAILED)
+
+
+@app.command()
+def demo(
+    exit_when_done: Annotated[
+        bool, typer.Option("--exit", help="Stop when the three studies are done.")
+    ] = False,
+) -> None:
+    """Run the whole system on embedded defaults with three synthetic studies."""
+    from service.demo import demonstrate  # noqa: PLC0415
+
+    raise typer.Exit(demonstrate(exit_when_done=exit_when_done))
+
+
+def _add_installed_commands() -> None:
+    for entry in entry_points(group="overread.commands"):
+        app.add_typer(entry.load())
+
+
+def main() -> None:
+    """Run the command line and end the process with the right exit code."""
+    try:
+        _add_installed_commands()
+        code = app(standalone_mode=False)
+    except OverreadError as error:
+        typer.echo(f"overread: {error}", err=True)
+        code = WRONG if error.disposition in (Disposition.STOP, Disposition.REFUSE) else FAILED
+    except ClickException as error:
+        error.show()
+        code = WRONG
+    except (Abort, KeyboardInterrupt):
+        code = FAILED
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Child processes that end when we end: start, watch, restart, stop."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from service.core.logs import get_logger
+
+_PR_SET_PDEATHSIG = 1
+_WATCH_EVERY_S = 0.1
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 30.0
+# A child that lived this long had started well; its next pause is the first again.
+_HEALTHY_AFTER_S = 30.0
+# Settings and packages are judged at the start; later the rest must go on without the child.
+_JUDGED_WITHIN_S = 30.0
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+log = get_logger()
+
+
+@dataclass
+class Child:
+    """One process of the tree and how it has fared."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    pause_s: float = _FIRST_PAUSE_S
+    restart_at: float | None = None
+
+    def start(self) -> None:
+        """Start the process in a session of its own, to be ended when this process dies."""
+        self.process = subprocess.Popen(
+            list(self.command),
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509  two system calls, no locks
+            start_new_session=True,
+        )
+        self.started_at = time.monotonic()
+        self.restart_at = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    def plan_restart(self) -> None:
+        """Choose when to start again: soon after a long life, later after each short one."""
+        if time.monotonic() - self.started_at > _HEALTHY_AFTER_S:
+            self.pause_s = _FIRST_PAUSE_S
+        self.restart_at = time.monotonic() + self.pause_s
+        self.pause_s = min(_LONGEST_PAUSE_S, self.pause_s * 2)
+
+
+class ProcessTree:
+    """Starts children in order, restarts those that die, stops all within a deadline."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self.children = list(children)
+        self._started_at = time.monotonic()
+
+    def start(self) -> None:
+        """Start every child that is not running."""
+        for child in self.children:
+            if not child.is_running:
+                child.start()
+                log.info(
+                    "process_started", kind=child.name, pid=child.process and child.process.pid
+                )
+
+    def watch(self, stop: threading.Event) -> int:
+        """Keep the children running until `stop` is set; return the exit code for the whole.
+
+        A child that says within the first half minute that the command or settings are wrong
+        (exit code 2) ends the tree with that code.
+        """
+        while not stop.wait(_WATCH_EVERY_S):
+            for child in self.children:
+                if child.is_running or child.process is None:
+                    continue
+                if child.restart_at is None:
+                    code = child.process.returncode
+                    log.warning("process_ended", kind=child.name, exit_code=code)
+                    if code == 2 and time.monotonic() - self._started_at < _JUDGED_WITHIN_S:
+                        return 2
+                    child.plan_restart()
+                elif time.monotonic() >= child.restart_at:
+                    child.start()
+                    log.info("process_restarted", kind=child.name)
+        return 0
+
+    def stop(self, *, within_s: float) -> None:
+        """Ask every child to end, in one go; kill what has not ended in time."""
+        for child in self.children:
+            if child.is_running and child.process is not None:
+                child.process.terminate()
+        deadline = time.monotonic() + within_s
+        for child in self.children:
+            if child.process is None:
+                continue
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("process_killed", kind=child.name)
+                os.killpg(child.process.pid, signal.SIGKILL)
+                child.process.wait()
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies, also when it is killed outright."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

@@ -1,0 +1,1 @@
+"""Sending results: C-STORE and STOW-RS; what a peer's answer means for the delivery."""
