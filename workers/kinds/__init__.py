@@ -1,0 +1,1 @@
+"""The generic kinds: how network output becomes findings, by the manifest alone."""
