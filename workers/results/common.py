@@ -194,7 +194,7 @@ def _local(created_at: datetime, source: SourceStudy) -> tuple[str, str]:
     """Return DICOM date and time in the zone that the source's times are in, if it says so."""
     if created_at.tzinfo is None:
         raise ContractViolation("NAIVE_TIME", "created_at must be aware of its time zone")
-    at = created_at.astimezone(source.timezone) if source.timezone else created_at
+    at = created_at.astimezone(source.zone) if source.zone else created_at
     return at.strftime("%Y%m%d"), at.strftime("%H%M%S.%f")
 
 

@@ -75,7 +75,7 @@ class FindingGroups:
         self._frame_at = {(f.instance.sop_instance_uid, f.frame_number): f for f in frames}
         self._masks = masks
         self._segmentation = segmentation
-        self._algorithm = _algorithm(context)
+        self._algorithm = algorithm_identification(context)
 
     def of(self, finding: Finding) -> list[bytes]:
         """Return the groups of one finding, geometry first."""
@@ -209,7 +209,7 @@ class FindingGroups:
             ) from None
 
 
-def _algorithm(context: ResultContext) -> list[bytes]:
+def algorithm_identification(context: ResultContext) -> list[bytes]:
     """Return the identification of the algorithm, its digest as a parameter (TID 4019)."""
     model, relation = context.model, Relation.HAS_CONCEPT_MOD
     parameters = {"sha256": model.sha256, **model.parameters}

@@ -128,7 +128,7 @@ def _image_elements(
         "SegmentationType": "BINARY",
         "ContentLabel": label.upper()[:16],
         "ContentDescription": clip(f"AI {context.model.title}"),
-        "ContentCreatorName": clip(context.model.manufacturer),
+        "ContentCreatorName": clip(context.model.manufacturer.replace("^", " "), 60) + "^AI",
     }
 
 
@@ -138,9 +138,9 @@ def _space(
     frames: Sequence[SourceFrame],
     planes: PlaneGroups | None,
 ) -> dict[str, Value]:
-    """Return the frame of reference module, unless the source has none and none is made up."""
+    """Return the frame of reference, or the patient's orientation where there is none."""
     if not planes:
-        return {}
+        return {"PatientOrientation": source.patient_orientation or None}
     own = frames[0].instance.frame_of_reference_uid
     return {
         "FrameOfReferenceUID": own or result_uid(context.job_id, "frame of reference"),

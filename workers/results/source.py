@@ -63,7 +63,7 @@ class SourceStudy:
 
     study_instance_uid: str
     elements: Mapping[str, Value]
-    timezone: timezone | None = None
+    zone: timezone | None = None
     procedure: Code | None = None
     study_date: str = ""
     position_reference_indicator: str = ""
@@ -112,7 +112,7 @@ def _study(dataset: Dataset) -> SourceStudy:
     return SourceStudy(
         study_instance_uid=study_uid,
         elements=elements,
-        timezone=zone,
+        zone=zone,
         procedure=_procedure(dataset),
         study_date=str(elements["StudyDate"] or ""),
         position_reference_indicator=clip(_plain(dataset, "PositionReferenceIndicator")),

@@ -32,7 +32,7 @@ from workers.results.context import (
     WrittenResult,
 )
 from workers.results.encode import Value, part10
-from workers.results.groups import FindingGroups, shown_frames
+from workers.results.groups import FindingGroups, algorithm_identification, shown_frames
 from workers.results.source import SourceStudy
 
 # Words in our reason codes, and the standard's nearest reason; the first that occurs counts.
@@ -81,7 +81,8 @@ def write_sr(
     children = _preamble(context, source, instances)
     children.append(_image_library(source, shown or _first_frames(instances)))
     if measured:
-        children.append(content.container(codes.IMAGING_MEASUREMENTS, measured))
+        algorithm = algorithm_identification(context)
+        children.append(content.container(codes.IMAGING_MEASUREMENTS, algorithm + measured))
     children.append(_evaluations(context, [(codes.PROCESSING_SUMMARY, summary)], ()))
     references = [reference_of(instance) for instance in instances]
     if segmentation is not None:
@@ -168,7 +169,8 @@ def _evaluations(
     context: ResultContext, coded: Sequence[tuple[Code, Code]], comments: Sequence[str]
 ) -> bytes:
     """Return what holds for the study as a whole (TID 1500 row 12)."""
-    said = [content.code(Relation.CONTAINS, name, value) for name, value in coded]
+    said = algorithm_identification(context)
+    said += [content.code(Relation.CONTAINS, name, value) for name, value in coded]
     lines = [*comments, NOT_REVIEWED, *([RESEARCH_ONLY] if context.research_only else [])]
     said += [content.text(Relation.CONTAINS, codes.COMMENT, line) for line in lines]
     return content.container(codes.QUALITATIVE_EVALUATIONS, said)
