@@ -17,6 +17,7 @@ from click.exceptions import Abort
 from service.core.errors import Disposition, OverreadError
 from service.core.logs import configure_logs
 from service.core.settings import CONFIG_VARIABLE, Settings, load_settings
+from service.core.signals import stop_on_signals
 
 DONE, FAILED, WRONG = 0, 1, 2
 
@@ -74,7 +75,6 @@ def receiver() -> None:
     """Run the DICOM listener: C-ECHO, C-STORE and storage commitment."""
     settings = settings_for("receiver")
     from service.intake.receiver import run  # noqa: PLC0415
-    from service.processes import stop_on_signals  # noqa: PLC0415
 
     run(settings, stop_on_signals())
 
@@ -83,7 +83,6 @@ def receiver() -> None:
 def scheduler() -> None:
     """Run the scheduler: completes studies, schedules jobs, rings the queue."""
     settings = settings_for("scheduler")
-    from service.processes import stop_on_signals  # noqa: PLC0415
     from service.studies.scheduler import run  # noqa: PLC0415
 
     run(settings, stop_on_signals())
@@ -94,7 +93,6 @@ def api() -> None:
     """Run REST, DICOMweb, the worklist page and the viewer."""
     settings = settings_for("api")
     from service.api.server import run  # noqa: PLC0415
-    from service.processes import stop_on_signals  # noqa: PLC0415
 
     run(settings, stop_on_signals())
 

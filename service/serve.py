@@ -6,8 +6,9 @@ import threading
 from service.core.logs import get_logger
 from service.core.packages import installed_packages
 from service.core.settings import Settings
+from service.core.signals import stop_on_signals
 from service.embedded_redis import embedded_redis, wait_for_redis
-from service.processes import Child, ProcessTree, stop_on_signals
+from service.processes import Child, ProcessTree
 from service.records.database import Records
 from service.records.migrations import migrate
 

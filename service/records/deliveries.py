@@ -53,8 +53,9 @@ def schedule(
     known = and_(deliveries.c.result_id == result_id, deliveries.c.destination == destination)
     if connection.execute(select(deliveries.c.id).where(known)).first() is not None:
         return
-    inserted = connection.execute(
-        insert(deliveries).values(
+    delivery_id = connection.execute(
+        insert(deliveries)
+        .values(
             result_id=result_id,
             study_id=study_id,
             destination=destination,
@@ -64,8 +65,8 @@ def schedule(
             give_up_at=at + GIVE_UP_AFTER,
             created_at=at,
         )
-    )
-    delivery_id: int = inserted.inserted_primary_key[0]
+        .returning(deliveries.c.id)
+    ).scalar_one()
     outbox.append(connection, Topic.DELIVER, str(delivery_id), at=at)
     _tell(connection, delivery_id, DeliveryState.SCHEDULED, "", at)
 
@@ -115,6 +116,13 @@ def claim(
         path=row.path,
         sha256=row.sha256,
     )
+
+
+def destination_of(connection: Connection, delivery_id: int) -> str | None:
+    """Return the name of the destination, None when there is no such delivery."""
+    query = select(deliveries.c.destination).where(deliveries.c.id == delivery_id)
+    name: str | None = connection.execute(query).scalar()
+    return name
 
 
 def delivered(connection: Connection, held: DeliveryClaim, *, at: datetime) -> None:

@@ -1,13 +1,25 @@
 """Which processes are alive: each writes a row every few seconds and removes it when it ends."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from service.core.clock import Clock
+from service.core.errors import OverreadError
+from service.core.logs import get_logger
+from service.records.database import Records
 from service.records.tables import heartbeats
+
+_BEAT_EVERY_S = 5.0
+
+log = get_logger()
 
 
 @dataclass(frozen=True)
@@ -51,3 +63,46 @@ def seen_since(connection: Connection, since: datetime) -> Sequence[Heartbeat]:
     query = select(heartbeats).where(heartbeats.c.seen_at >= since)
     rows = connection.execute(query.order_by(heartbeats.c.role, heartbeats.c.process)).mappings()
     return [Heartbeat(**dict(row)) for row in rows]
+
+
+def process_name(role: str) -> str:
+    """Return the name by which this process is known in rows and logs."""
+    return f"{role}@{socket.gethostname()}:{os.getpid()}"
+
+
+@contextmanager
+def beating(
+    records: Records,
+    clock: Clock,
+    role: str,
+    *,
+    device: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> Iterator[None]:
+    """Write this process's row every few seconds while the body runs; remove it after."""
+    now = clock.now()
+    mine = Heartbeat(process_name(role), role, device, detail or {}, now, now)
+    done = threading.Event()
+
+    def loop() -> None:
+        while True:
+            try:
+                with records.writing() as connection:
+                    beat(connection, replace(mine, seen_at=clock.now()))
+            except OverreadError as error:
+                log.warning("heartbeat_missed", reason=error.reason)
+            if done.wait(_BEAT_EVERY_S):
+                return
+
+    thread = threading.Thread(target=loop, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        try:
+            with records.writing() as connection:
+                forget(connection, mine.process)
+        except OverreadError as error:
+            log.warning("heartbeat_left", reason=error.reason)

@@ -1,7 +1,7 @@
 """What becomes of a complete study: assessments for every model, and a job for each that suits."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from service.records import assembly, assessments, jobs, progress
 from service.records.assembly import OpenStudy, SeriesContent, StudyContent
 from service.records.assessments import Assessment
 from service.records.jobs import NewJob
-from service.studies.eligibility import SeriesFacts, Verdict, assess, choose, closest
+from service.studies.eligibility import SeriesFacts, Verdict, assess, choose, closest, units_of_work
 from service.studies.routing import Route, attributes, route
 
 
@@ -89,14 +89,15 @@ def _schedule(
     written: list[Assessment] = []
     job_ids = []
     for package in enabled:
-        verdicts = [assess(_facts(item), package.manifest) for item in content.series]
+        facts = {item.id: _facts(item) for item in content.series}
+        verdicts = [assess(item, package.manifest) for item in facts.values()]
         chosen = choose(verdicts, package.manifest)
         written.extend(_assessments(package, verdicts, chosen))
         by_id = {item.id: item for item in content.series}
         new_jobs = [
             _job(
                 content,
-                by_id[verdict.series_id],
+                _part(by_id[verdict.series_id], unit),
                 package,
                 decided,
                 settings,
@@ -104,6 +105,7 @@ def _schedule(
                 repeat=_repeat(connection, verdict.series_id, package, request),
             )
             for verdict in chosen
+            for unit in units_of_work(facts[verdict.series_id], package.manifest)
         ]
         new_ids = [job.id for job in new_jobs]
         jobs.supersede(connection, study_id, package.name, keep=new_ids, at=at)
@@ -132,6 +134,16 @@ def _route(connection: Connection, content: StudyContent, settings: Settings) ->
 
 def _facts(series: SeriesContent) -> SeriesFacts:
     return SeriesFacts(series.id, series.is_result, series.headers)
+
+
+def _part(series: SeriesContent, places: Sequence[int]) -> SeriesContent:
+    """Return a series reduced to the instances that one job takes."""
+    return replace(
+        series,
+        instance_ids=tuple(series.instance_ids[place] for place in places),
+        digests=tuple(series.digests[place] for place in places),
+        headers=tuple(series.headers[place] for place in places),
+    )
 
 
 def _assessments(

@@ -87,6 +87,18 @@ def assess(facts: SeriesFacts, manifest: Manifest) -> Verdict:
     return Verdict(facts.series_id, score=_score(facts, manifest.applicability))
 
 
+def units_of_work(facts: SeriesFacts, manifest: Manifest) -> tuple[tuple[int, ...], ...]:
+    """Return what each job of an eligible series takes, as places in `facts.headers`.
+
+    A volume takes every image of the series; radiographs are analysed one by one.
+    """
+    images = [place for place, header in enumerate(facts.headers) if header.has_pixels]
+    if manifest.package.kind != "classification":
+        return (tuple(images),)
+    rules = manifest.applicability
+    return tuple((place,) for place in images if _has_view(facts.headers[place], rules))
+
+
 def choose(verdicts: Sequence[Verdict], manifest: Manifest) -> tuple[Verdict, ...]:
     """Return the verdicts whose series are to be analysed: the best score, or every eligible one.
 
@@ -172,10 +184,17 @@ def _body_part(facts: SeriesFacts, rules: Applicability) -> None:
 
 
 def _view(facts: SeriesFacts, rules: Applicability) -> None:
-    view = facts.first.view_position
-    if rules.view_positions and view and view not in rules.view_positions:
+    if not any(_has_view(header, rules) for header in facts.images):
         allowed = " or ".join(rules.view_positions)
-        raise UnsuitableSeries("VIEW_POSITION", f"View Position {view}; allowed: {allowed}")
+        raise UnsuitableSeries(
+            "VIEW_POSITION", f"View Position {facts.first.view_position}; allowed: {allowed}"
+        )
+
+
+def _has_view(header: InstanceHeader, rules: Applicability) -> bool:
+    """Return whether an image has an allowed view, or does not say which it has."""
+    view = header.view_position
+    return not rules.view_positions or not view or view in rules.view_positions
 
 
 def _contrast(facts: SeriesFacts, rules: Applicability) -> None:

@@ -4,8 +4,6 @@ It keeps nothing in memory that matters: every step asks the database what is du
 be killed between any two lines, and several may run at once.
 """
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +20,6 @@ from service.core.states import Priority
 from service.records import assembly, deliveries, heartbeats, jobs, outbox, queues
 from service.records.assembly import OpenStudy
 from service.records.database import Records
-from service.records.heartbeats import Heartbeat
 from service.records.queues import Topic
 from service.studies.assessment import assess_study
 
@@ -54,10 +51,6 @@ class Scheduler:
         self._recover_at = 0.0
         # Studies whose assessment raised: when to try again, so that one cannot hold up the rest.
         self._pauses: dict[int, tuple[float, float]] = {}
-        now = clock.now()
-        self._heartbeat = Heartbeat(
-            f"scheduler@{socket.gethostname()}:{os.getpid()}", "scheduler", "", {}, now, now
-        )
 
     def step(self) -> None:
         """Close what is quiet, assess what is closed, ring what is due, recover what was lost.
@@ -125,7 +118,6 @@ class Scheduler:
         """Give back what silent processes held, and ring for rows that Redis does not know of."""
         now = self._clock.now()
         with self._records.writing() as connection:
-            heartbeats.beat(connection, Heartbeat(**{**vars(self._heartbeat), "seen_at": now}))
             heartbeats.forget_silent(connection, before=now - _FORGET_AFTER)
             lost = jobs.release_lost(
                 connection, at=now, max_attempts=self._settings.jobs.max_attempts
@@ -159,11 +151,6 @@ class Scheduler:
         known = _PRIORITIES[topic](connection, wanted)  # type: ignore[arg-type]
         return [(subject_id, known[subject_id]) for subject_id in wanted if subject_id in known]
 
-    def farewell(self) -> None:
-        """Remove this process from the list of those alive."""
-        with self._records.writing() as connection:
-            heartbeats.forget(connection, self._heartbeat.process)
-
 
 _PRIORITIES = {Topic.INFER: jobs.priorities, Topic.DELIVER: deliveries.priorities}
 
@@ -176,15 +163,12 @@ def run(settings: Settings, stop: threading.Event) -> None:
     scheduler = Scheduler(settings, records, redis, packages, clock=SystemClock())
     log.info("scheduler_started", count=len(packages))
     pause_s = _TICK_S
-    while not stop.wait(pause_s):
-        try:
-            scheduler.step()
-            pause_s = _TICK_S
-        except OverreadError as error:
-            pause_s = min(5.0, pause_s * 2)
-            log.warning("step_failed", reason=error.reason, message=error.message)
-    try:
-        scheduler.farewell()
-    except OverreadError as error:
-        log.warning("farewell_failed", reason=error.reason)
+    with heartbeats.beating(records, SystemClock(), "scheduler"):
+        while not stop.wait(pause_s):
+            try:
+                scheduler.step()
+                pause_s = _TICK_S
+            except OverreadError as error:
+                pause_s = min(5.0, pause_s * 2)
+                log.warning("step_failed", reason=error.reason, message=error.message)
     records.close()

@@ -1,0 +1,144 @@
+"""The whole story of one delivery: claim, send, write down what the destination said."""
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from service.core.clock import Clock
+from service.core.errors import (
+    ContractViolation,
+    Disposition,
+    LostClaim,
+    NotFound,
+    OverreadError,
+)
+from service.core.logs import get_logger
+from service.core.settings import Destination, Settings
+from service.records import deliveries
+from service.records.archive import Archive
+from service.records.database import Records
+from service.records.deliveries import DeliveryClaim
+from workers.delivery import dimse, stow
+
+# Longer than connecting, sending and waiting for the answer may take together.
+_LEASE: Final = timedelta(seconds=120)
+
+log = get_logger()
+
+
+@dataclass
+class DeliveryContext:
+    """What a delivery process holds from message to message."""
+
+    settings: Settings
+    records: Records
+    archive: Archive
+    clock: Clock
+    # One association at a time for each destination: a slow one must not take every thread.
+    busy: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+
+    def destination(self, name: str) -> Destination | None:
+        """Return the configured destination of that name."""
+        return next((item for item in self.settings.destinations if item.name == name), None)
+
+
+_context: DeliveryContext | None = None
+
+
+def use(context: DeliveryContext) -> None:
+    """Set what the messages that this process takes are handled with."""
+    global _context  # noqa: PLW0603  RQ calls `run` by name with the message's id alone
+    _context = context
+
+
+def run(delivery_id: str) -> None:
+    """Handle one message; the entry point that the queue names."""
+    if _context is None:
+        raise ContractViolation("NOT_PREPARED", "this process takes no deliveries")
+    if not delivery_id.isdecimal():
+        raise ContractViolation("QUEUE_MESSAGE", "a delivery id is a number")
+    deliver(_context, int(delivery_id))
+
+
+def deliver(context: DeliveryContext, delivery_id: int) -> None:
+    """Attempt a delivery once, if it is there to be taken.
+
+    When the destination is being served by another thread the delivery stays due, and the
+    scheduler rings for it again.
+    """
+    with context.records.reading() as connection:
+        name = deliveries.destination_of(connection, delivery_id)
+    if name is None:
+        return
+    lock = context.busy[name]
+    if not lock.acquire(blocking=False):
+        return
+    try:
+        with context.records.writing() as connection:
+            held = deliveries.claim(connection, delivery_id, at=context.clock.now(), lease=_LEASE)
+        if held is not None:
+            _attempt(context, held)
+    finally:
+        lock.release()
+
+
+def _attempt(context: DeliveryContext, held: DeliveryClaim) -> None:
+    """Send, and write the outcome; the delivery's boundary: every error ends here."""
+    bound = log.bind(
+        delivery_id=held.delivery_id,
+        destination=held.destination,
+        attempt=held.attempt,
+        sop_instance_uid=held.sop_instance_uid,
+    )
+    try:
+        try:
+            _send(context, held)
+        except OverreadError as error:
+            _write_failure(context, held, error)
+            bound.warning("delivery_failed", reason=error.reason, message=error.message)
+        except Exception as error:  # noqa: BLE001  the boundary: whatever a library raised
+            _write_failure(
+                context, held, ContractViolation("UNEXPECTED", type(error).__name__), again=True
+            )
+            bound.exception("delivery_failed", reason="UNEXPECTED")
+        else:
+            with context.records.writing() as connection:
+                deliveries.delivered(connection, held, at=context.clock.now())
+            bound.info("delivered")
+    except LostClaim as lost:
+        bound.warning("claim_lost", reason=lost.reason)
+
+
+def _send(context: DeliveryContext, held: DeliveryClaim) -> None:
+    destination = context.destination(held.destination)
+    if destination is None:
+        raise ContractViolation("DESTINATION_UNKNOWN", "the settings name no such destination")
+    file = context.archive.path_of(held.path)
+    if not file.is_file():
+        raise NotFound("FILE_MISSING", "the result's file is not in the archive")
+    if destination.stow_url is not None:
+        stow.send(destination, file=file, sop_instance_uid=held.sop_instance_uid)
+        return
+    dimse.send(
+        destination,
+        calling_ae_title=context.settings.dicom.ae_title,
+        file=file,
+        sop_class_uid=held.sop_class_uid,
+        transfer_syntax_uid=held.transfer_syntax_uid,
+    )
+
+
+def _write_failure(
+    context: DeliveryContext, held: DeliveryClaim, error: OverreadError, *, again: bool = False
+) -> None:
+    now = context.clock.now()
+    repeat = again or error.disposition is Disposition.RETRY
+    with context.records.writing() as connection:
+        if repeat:
+            deliveries.try_later(
+                connection, held, reason=error.reason, message=error.message, at=now
+            )
+        else:
+            deliveries.park(connection, held, reason=error.reason, message=error.message, at=now)

@@ -1,0 +1,41 @@
+"""The process that sends results: a few threads, each taking messages from the queue."""
+
+import threading
+
+from service.core.clock import SystemClock
+from service.core.logs import get_logger
+from service.core.settings import Settings
+from service.records.archive import Archive
+from service.records.database import Records
+from service.records.heartbeats import beating
+from service.records.queues import Topic
+from workers import deliver_job
+from workers.deliver_job import DeliveryContext
+from workers.warm_worker import work
+
+_THREADS = 4
+
+log = get_logger()
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Deliver until `stop` is set."""
+    records = Records(settings.database_url, pool_size=settings.database.pool_size)
+    clock = SystemClock()
+    deliver_job.use(DeliveryContext(settings, records, Archive(settings.data_dir), clock))
+    threads = [
+        threading.Thread(
+            target=work,
+            args=(Topic.DELIVER,),
+            kwargs={"redis_url": settings.redis_url, "stop": stop},
+            name=f"deliver-{number}",
+        )
+        for number in range(_THREADS)
+    ]
+    with beating(records, clock, "deliverer"):
+        for thread in threads:
+            thread.start()
+        log.info("deliverer_started", count=len(settings.destinations))
+        for thread in threads:
+            thread.join()
+    records.close()
