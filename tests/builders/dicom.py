@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     JPEG2000,
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
@@ -28,6 +29,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -39,6 +41,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import format_number_as_ds
 
+from service.core.elements import PIXEL_DATA, Encoding, walk
 from service.core.headers import InstanceHeader, read_header
 
 Cosines = tuple[float, float, float, float, float, float]
@@ -256,23 +259,20 @@ def write_series(instances: Sequence[Dataset], folder: Path) -> list[Path]:
 
 def header_of(path: Path) -> InstanceHeader:
     """Read the header of a file, with the place of native pixel data, as receipt does."""
-    with path.open("rb") as file:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-        at = file.tell()
-        start = file.read(12)
-    syntax = dataset.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2")
-    offset = length = None
-    native = not (syntax.is_encapsulated or syntax == DeflatedExplicitVRLittleEndian)
-    if native and len(start) == 12:
-        order = "little" if syntax.is_little_endian else "big"
-        explicit = not syntax.is_implicit_VR
-        length = int.from_bytes(start[8:12] if explicit else start[4:8], order)
-        offset = at + (12 if explicit else 8)
+    data = path.read_bytes()
+    dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+    meta = dataset.file_meta
+    syntax = UID(meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    place = None
+    if syntax != DeflatedExplicitVRLittleEndian and "FileMetaInformationGroupLength" in meta:
+        start = 144 + meta.FileMetaInformationGroupLength
+        elements = walk(data, Encoding.of(syntax), start=start)
+        place = next((element for element in elements if element.tag == PIXEL_DATA), None)
     return read_header(
         dataset,
         transfer_syntax_uid=str(syntax),
-        pixel_data_offset=offset,
-        pixel_data_length=length,
+        pixel_data_offset=place.value_start if place else None,
+        pixel_data_length=place.length if place else None,
     )
 
 

@@ -1,0 +1,1 @@
+"""A series becomes voxels with a place in the patient: geometry, pixels, series, resampling."""
