@@ -17,7 +17,8 @@ from service.core.logs import get_logger
 from service.core.packages import ModelPackage, installed_packages
 from service.core.settings import Settings
 from service.core.states import Priority
-from service.records import assembly, deliveries, heartbeats, jobs, outbox, queues
+from service.records import assembly, deliveries, heartbeats, jobs, outbox, queues, retention
+from service.records.archive import Archive
 from service.records.assembly import OpenStudy
 from service.records.database import Records
 from service.records.queues import Topic
@@ -25,6 +26,8 @@ from service.studies.assessment import assess_study
 
 _TICK_S = 0.2
 _RECOVER_EVERY_S = 2.0
+_RETIRE_EVERY_S = 60.0
+_RETIRE_AT_ONCE = 20
 _FORGET_AFTER = timedelta(minutes=10)
 _LONGEST_PAUSE_S = 300.0
 
@@ -48,7 +51,9 @@ class Scheduler:
         self._redis = redis
         self._packages = packages
         self._clock = clock
+        self._archive = Archive(settings.data_dir)
         self._recover_at = 0.0
+        self._retire_at = 0.0
         # Studies whose assessment raised: when to try again, so that one cannot hold up the rest.
         self._pauses: dict[int, tuple[float, float]] = {}
 
@@ -67,6 +72,9 @@ class Scheduler:
             self._recover()
             self._recover_at = time.monotonic() + _RECOVER_EVERY_S
         self._relay()
+        if time.monotonic() >= self._retire_at:
+            self._retire()
+            self._retire_at = time.monotonic() + _RETIRE_EVERY_S
 
     def _close_series(self) -> None:
         now = self._clock.now()
@@ -142,6 +150,20 @@ class Scheduler:
             queues.ring(self._redis, topic, due)
         with self._records.writing() as connection:
             outbox.remove(connection, doorbells)
+
+    def _retire(self) -> None:
+        """Delete a few of the studies that have been kept for long enough."""
+        before = self._clock.now() - self._settings.retention.keep
+        with self._records.reading() as connection:
+            expired = retention.expired_studies(connection, before=before, limit=_RETIRE_AT_ONCE)
+        for study_id in expired:
+            with self._records.writing() as connection:
+                paths = retention.delete_study(connection, study_id)
+            # After the commit: a file without a row is waste, a row without a file is a fault.
+            for path in paths:
+                self._archive.delete(path)
+        if expired:
+            log.info("studies_retired", count=len(expired))
 
     @staticmethod
     def _subjects(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from service.core.errors import ContractViolation
-from workers.volume.geometry import Floats, to_index, to_patient_mm
+from service.core.geometry import Floats, to_index, to_patient_mm
 from workers.volume.series import Volume
 
 Shape = tuple[int, int, int]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import UnsuitableSeries
+from service.core.geometry import Stack, duplicate_gaps, slice_spacing_mm, stack_planes
 from service.core.headers import SourceFrame
-from workers.volume.geometry import Stack, duplicate_gaps, slice_spacing_mm, stack_planes
 from workers.volume.pixels import FrameFormat, SourceInstance, frame_format
 from workers.volume.values import Meaning, meaning_of, unit_of
 

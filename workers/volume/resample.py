@@ -18,8 +18,8 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from service.core.findings import FindingMask
+from service.core.geometry import Floats
 from service.core.headers import SourceFrame
-from workers.volume.geometry import Floats
 from workers.volume.grid import Grid, grid_of
 from workers.volume.series import Volume, default_threads
 

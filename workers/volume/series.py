@@ -12,8 +12,8 @@ from itertools import groupby
 
 import numpy as np
 
+from service.core.geometry import Floats, Stack, affine_of
 from service.core.headers import SourceFrame
-from workers.volume.geometry import Floats, Stack, affine_of
 from workers.volume.pixels import SourceInstance, read_frames
 from workers.volume.plan import Plan, VolumeRules, plan_volume
 from workers.volume.straighten import straighten
@@ -76,7 +76,7 @@ def load_volume(
     Raises
     ------
     UnsuitableSeries
-        With a reason of `workers.volume.geometry`, `.pixels` or `.values`, or
+        With a reason of `service.core.geometry`, `.pixels` or `.values`, or
         ``TOO_FEW_SLICES``, ``TOO_LARGE``, ``INCONSISTENT_SIZE``, ``GANTRY_TILT``,
         ``INCONSISTENT_FRAME_OF_REFERENCE``, ``CONFLICTING_INSTANCES`` or ``UNIT``.
     ContractViolation

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.volume.geometry import Floats, Stack, affine_of
+from service.core.geometry import Floats, Stack, affine_of
 from workers.volume.values import Values
 
 
