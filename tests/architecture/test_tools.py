@@ -10,11 +10,11 @@ import pytest
 from tests.architecture.repository import ROOT
 
 SCRIPTS = Path(sys.executable).parent
-CHECKS = {
+CHECKS: dict[str, list[str | Path]] = {
     "ruff check": [SCRIPTS / "ruff", "check", "--no-cache", "--output-format=concise", "."],
     "ruff format": [SCRIPTS / "ruff", "format", "--no-cache", "--check", "."],
     "mypy": [SCRIPTS / "mypy"],
-    "mypy of the tests' peers": [
+    "mypy of the peers": [
         SCRIPTS / "mypy",
         "--explicit-package-bases",
         "tests/peers",
