@@ -167,7 +167,7 @@ def slice_spacing_mm(
         Unit normal of the image plane, shape (3,).
     tolerance_fraction
         How far a slice may lie from its place on the regular grid, as a part of the spacing
-        (but never less than 0.05 mm, half of what positions rounded to 0.1 mm are off).
+        (but never less than 0.1 mm, since many senders round positions to that).
 
     Returns
     -------
@@ -202,7 +202,7 @@ def slice_spacing_mm(
         raise UnsuitableSeries(
             "DUPLICATE_POSITION", f"slices {first + 1} and {first + 2} lie at the same position"
         )
-    tolerance_mm = max(0.05, tolerance_fraction * typical)
+    tolerance_mm = max(0.1, tolerance_fraction * typical)
     _refuse_missing_slices(gaps, typical, tolerance_mm)
     spacing = float(distances[-1] - distances[0]) / len(gaps)
     residuals = np.abs(distances - distances[0] - spacing * np.arange(len(distances)))
