@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from service.core.logs import get_logger
 
@@ -33,6 +35,8 @@ class Child:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    directory: Path | None = None
+    output: Path | None = None  # a file for what it prints; else our own terminal
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     pause_s: float = _FIRST_PAUSE_S
@@ -40,13 +44,18 @@ class Child:
 
     def start(self) -> None:
         """Start the process in a session of its own, to be ended when this process dies."""
-        self.process = subprocess.Popen(
-            list(self.command),
-            env={**os.environ, **self.environment},
-            stdin=subprocess.DEVNULL,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509  two system calls, no locks
-            start_new_session=True,
-        )
+        with ExitStack() as stack:
+            output = None if self.output is None else stack.enter_context(self.output.open("ab"))
+            self.process = subprocess.Popen(
+                list(self.command),
+                env={**os.environ, **self.environment},
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  two system calls, no locks
+                start_new_session=True,
+            )
         self.started_at = time.monotonic()
         self.restart_at = None
 

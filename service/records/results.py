@@ -58,8 +58,9 @@ def write_result(connection: Connection, held: Claim, stored: StoredResult, *, a
     row = connection.execute(known).first()
     if row is not None:
         return int(row.id)
-    inserted = connection.execute(
-        insert(results).values(
+    result_id: int = connection.execute(
+        insert(results)
+        .values(
             job_id=held.job_id,
             study_id=held.study_id,
             role=stored.role,
@@ -75,8 +76,9 @@ def write_result(connection: Connection, held: Claim, stored: StoredResult, *, a
             message=stored.message,
             created_at=at,
         )
-    )
-    return int(inserted.inserted_primary_key[0])
+        .returning(results.c.id)
+    ).scalar_one()
+    return result_id
 
 
 def of_job(connection: Connection, job_id: str) -> Sequence[Finding]:

@@ -1,0 +1,265 @@
+"""The whole story of one job, top to bottom: claim, read, analyse, write, hand over.
+
+A job ends in one transaction: findings, results, deliveries and the final state together. Until
+then nothing of it is seen, so that a worker may be killed at any line; the same job run again
+gives the same bytes under the same UIDs.
+"""
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from service.core.clock import Clock
+from service.core.errors import (
+    ContractViolation,
+    Disposition,
+    InvalidModel,
+    LostClaim,
+    OverreadError,
+)
+from service.core.findings import Finding
+from service.core.logs import get_logger
+from service.core.settings import Settings
+from service.core.states import JobState
+from service.records import deliveries, inputs, jobs, results, studies
+from service.records.archive import Archive
+from service.records.database import Records
+from service.records.heartbeats import process_name
+from service.records.jobs import Claim, Outcome
+from workers.analysis import analyse
+from workers.keep_alive import kept_alive
+from workers.models import LoadedModel
+from workers.output import StoredObject, write_analysed, write_refused
+
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
+_FIRST_PAUSE_S = 2.0
+
+log = get_logger()
+
+
+@dataclass(frozen=True)
+class InferContext:
+    """What a worker process holds from job to job; models by name, loaded and warm."""
+
+    settings: Settings
+    records: Records
+    archive: Archive
+    clock: Clock
+    models: Mapping[str, LoadedModel]
+    device: str
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each stage of a job."""
+
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the body to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.timings_s[name] = round(self.timings_s.get(name, 0.0) + spent, 4)
+
+
+_context: InferContext | None = None
+
+
+def use(context: InferContext) -> None:
+    """Set what the messages that this process takes are handled with."""
+    global _context  # noqa: PLW0603  RQ calls `run` by name with the message's id alone
+    _context = context
+
+
+def run(job_id: str) -> None:
+    """Handle one message; the entry point that the queue names."""
+    if _context is None:
+        raise ContractViolation("NOT_PREPARED", "this process takes no jobs")
+    if _JOB_ID.fullmatch(job_id) is None:
+        raise ContractViolation("QUEUE_MESSAGE", "a job id has 32 hexadecimal digits")
+    infer(_context, job_id)
+
+
+def infer(context: InferContext, job_id: str) -> None:
+    """Run a job if it is there to be taken; the job's boundary: every error ends here."""
+    lease = timedelta(seconds=context.settings.jobs.lease_s)
+    with context.records.writing() as connection:
+        held = jobs.claim(
+            connection, job_id, worker=process_name("worker"), at=context.clock.now(), lease=lease
+        )
+    if held is None:
+        return
+    bound = log.bind(
+        job_id=job_id, study_instance_uid=held.study_instance_uid, model=held.model_name,
+        attempt=held.attempt,
+    )  # fmt: skip
+    bound.info("job_started")
+    watch = Stopwatch()
+    try:
+        with _claim_kept(context, held, lease):
+            outcome = _outcome(context, held, watch)
+    except LostClaim as lost:
+        bound.warning("claim_lost", reason=lost.reason)
+        return
+    bound.info("job_ended", state=outcome.state, reason=outcome.reason, detail=watch.timings_s)
+
+
+def _outcome(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
+    """Run the job and write how it ended."""
+    try:
+        return _complete(context, held, watch)
+    except LostClaim:
+        raise
+    except OverreadError as error:
+        if error.disposition is Disposition.NOT_APPLICABLE:
+            return _refuse(context, held, watch, error)
+        again = error.disposition is Disposition.RETRY or error.reason in _PASSING
+        return _fail(context, held, error, again=again)
+    except Exception as error:
+        log.exception("job_raised", job_id=held.job_id)
+        unexpected = ContractViolation("UNEXPECTED", f"{type(error).__name__} in the worker")
+        return _fail(context, held, unexpected, again=True)
+
+
+# Refusals that pass by themselves: the disk gets room, the database comes back.
+_PASSING = frozenset({"DISK_LOW", "DISK_FULL", "DISK_ERROR", "DATABASE_AWAY"})
+
+
+def _complete(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
+    model = _model_of(context, held)
+    with context.records.reading() as connection:
+        instances = inputs.instances_of(connection, held)
+        header = inputs.header_bytes_of(connection, held)
+    analysed = analyse(
+        model,
+        instances,
+        archive=context.archive,
+        job_id=held.job_id,
+        operating_point=held.parameters.get("operating_point"),
+        stage=watch.stage,
+    )
+    with watch.stage("results"):
+        stored = write_analysed(
+            context.archive, held, model, analysed, header, station=_station(context)
+        )
+    outcome = Outcome(
+        JobState.COMPLETED,
+        device=context.device,
+        timings_s=watch.timings_s,
+        scores=analysed.analysis.scores,
+    )
+    _commit(context, held, outcome, stored, found=analysed.analysis.findings)
+    return outcome
+
+
+def _refuse(context: InferContext, held: Claim, watch: Stopwatch, error: OverreadError) -> Outcome:
+    """End the job as not applicable, with a report that says why."""
+    model = _model_of(context, held)
+    with context.records.reading() as connection:
+        instances = inputs.instances_of(connection, held)
+        header = inputs.header_bytes_of(connection, held)
+    stored = write_refused(
+        context.archive, held, model, instances, header, error, station=_station(context)
+    )
+    outcome = Outcome(
+        JobState.NOT_APPLICABLE,
+        reason=error.reason,
+        message=error.message,
+        device=context.device,
+        timings_s=watch.timings_s,
+    )
+    _commit(context, held, outcome, stored, found=())
+    return outcome
+
+
+def _fail(context: InferContext, held: Claim, error: OverreadError, *, again: bool) -> Outcome:
+    """Put the job back while it has attempts left and a repeat may help; else fail it."""
+    now = context.clock.now()
+    repeat = again and held.attempt < context.settings.jobs.max_attempts
+    state = JobState.SCHEDULED if repeat else JobState.FAILED
+    outcome = Outcome(state, reason=error.reason, message=error.message, device=context.device)
+    with context.records.writing() as connection:
+        if repeat:
+            pause = timedelta(seconds=_FIRST_PAUSE_S * 2 ** (held.attempt - 1))
+            jobs.try_later(connection, held, outcome, due_at=now + pause, at=now)
+        else:
+            jobs.finish(connection, held, outcome, at=now)
+    return outcome
+
+
+def _commit(
+    context: InferContext,
+    held: Claim,
+    outcome: Outcome,
+    stored: Sequence[StoredObject],
+    *,
+    found: Sequence[Finding],
+) -> None:
+    """Write everything that the job leaves behind, or nothing."""
+    now = context.clock.now()
+    with context.records.writing() as connection:
+        results.write_findings(connection, held, found)
+        for item in stored:
+            result_id = results.write_result(connection, held, item.result, at=now)
+            studies.register_result(connection, item.received, at=now)
+            for name in _destinations(context, held, item.result.role):
+                deliveries.schedule(
+                    connection,
+                    result_id=result_id,
+                    study_id=held.study_id,
+                    destination=name,
+                    priority=held.priority,
+                    at=now,
+                )
+        # Last, because it works out the study's urgency from the findings just written.
+        jobs.finish(connection, held, outcome, at=now)
+
+
+def _station(context: InferContext) -> str:
+    """Name the installation by its AE title: the same on every worker that may repeat a job."""
+    return context.settings.dicom.ae_title
+
+
+def _destinations(context: InferContext, held: Claim, role: str) -> Iterator[str]:
+    for destination in context.settings.destinations:
+        if destination.name in (held.destinations or ()) and role in destination.objects:
+            yield destination.name
+
+
+def _model_of(context: InferContext, held: Claim) -> LoadedModel:
+    model = context.models.get(held.model_name)
+    if model is None or model.package.sha256 != held.model_sha256:
+        raise InvalidModel(
+            "MODEL_NOT_INSTALLED",
+            f"{held.model_name} {held.model_version} is not installed here as it was scheduled",
+        )
+    return model
+
+
+@contextmanager
+def _claim_kept(context: InferContext, held: Claim, lease: timedelta) -> Iterator[None]:
+    """Extend the lease while the body runs; end the process when native code overruns."""
+
+    def extend() -> bool:
+        with context.records.writing() as connection:
+            return jobs.extend(connection, held, until=context.clock.now() + lease)
+
+    def on_overrun() -> None:
+        limit_s = context.settings.jobs.timeout_s
+        late = ContractViolation("TIMEOUT", f"the job ran for longer than {limit_s:g} s")
+        _fail(context, held, late, again=True)
+
+    with kept_alive(
+        extend,
+        every_s=lease.total_seconds() / 3,
+        limit_s=context.settings.jobs.timeout_s,
+        on_overrun=on_overrun,
+    ):
+        yield
