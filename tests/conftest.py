@@ -20,6 +20,7 @@ from tests.peers.pacs import PlayingPacs
 from tests.peers.ports import free_port
 from tests.peers.postgres import PostgresServer, server_programs
 from tests.peers.redis import RedisServer, server_program
+from tests.peers.stow import StowServer
 from tests.peers.tools import Dciodvfy, Dcmtk, PixelMed
 
 REPOSITORY = Path(__file__).parents[1]
@@ -168,6 +169,13 @@ def orthanc(need_peer: Callable[[RealPeer], Path], tmp_path: Path) -> Iterator[O
 def pacs(tmp_path: Path) -> Iterator[PlayingPacs]:
     """A small archive that keeps what it is sent and misbehaves on demand."""
     with PlayingPacs(tmp_path / "pacs") as server:
+        yield server
+
+
+@pytest.fixture
+def stow() -> Iterator[StowServer]:
+    """A small STOW-RS server that keeps what it is sent and misbehaves on demand."""
+    with StowServer() as server:
         yield server
 
 

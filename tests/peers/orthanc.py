@@ -100,6 +100,14 @@ class Orthanc:
         """C-STORE a series or study to a modality and return when it is done."""
         return self.post(f"/modalities/{modality}/store", {"Resources": [resource]})
 
+    def job_states(self) -> list[str]:
+        """Return the states of its jobs (Pending, Running, Success, Failure, ...)."""
+        return [str(job["State"]) for job in self.get("/jobs?expand")]
+
+    def execute(self, lua: str) -> str:
+        """Run Lua beside its scripts, where the setting ExecuteLuaEnabled allows it."""
+        return self._client.post("/tools/execute-script", content=lua).raise_for_status().text
+
     def find(self, level: str, **query: str) -> list[str]:
         """Return what matches at a level (Study, Series, Instance) by DICOM keyword."""
         found = self.post("/tools/find", {"Level": level, "Query": query})

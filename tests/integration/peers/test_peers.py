@@ -4,8 +4,10 @@ import copy
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 import redis
@@ -17,11 +19,14 @@ from pynetdicom import AE
 from sqlalchemy import create_engine, text
 
 from tests.builders.dicom import ct_series
+from tests.peers import catalogue
 from tests.peers.browser import SCRIPTS, Browser
+from tests.peers.catalogue import RealPeer
 from tests.peers.orthanc import Orthanc
 from tests.peers.pacs import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, Behaviour, PlayingPacs
 from tests.peers.process import Process, dying_with_parent, wait_for
 from tests.peers.redis import RedisServer
+from tests.peers.stow import Answer, StowServer
 from tests.peers.tools import Dciodvfy, Dcmtk, PixelMed
 
 REPOSITORY = Path(__file__).parents[3]
@@ -172,6 +177,66 @@ def test_pixelmed_misses_what_a_report_lacks(pixelmed: PixelMed, tmp_path: Path)
     assert pixelmed(_written(whole, tmp_path / "whole.dcm")).errors == ()
     errors = pixelmed(_written(broken, tmp_path / "broken.dcm")).errors
     assert any("Imaging Measurements" in line for line in errors)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "kept"),
+    [
+        (Answer.STORED, 200, 2),
+        (Answer.PARTIAL, 202, 1),
+        (Answer.CONFLICT, 409, 0),
+        (Answer.UNAVAILABLE, 503, 0),
+        (Answer.UNAUTHORIZED, 401, 0),
+        (Answer.NOT_DICOM_JSON, 200, 2),
+    ],
+)
+def test_the_stow_server_answers_as_told_once_and_then_stores(
+    stow: StowServer, tmp_path: Path, answer: Answer, status: int, kept: int
+) -> None:
+    series = ct_series(slices=2)
+    stow.behave(answer, times=1)
+    assert _posted(series, stow, tmp_path).status_code == status
+    assert len(stow.received) == kept
+    assert _posted(series, stow, tmp_path).status_code == 200
+    assert len(stow.received) == kept + 2
+    assert stow.received[-1].read().PixelData == series[-1].PixelData
+    assert stow.received[-1].authorization == "Bearer token"
+
+
+def test_a_stow_server_that_hangs_up_has_kept_the_instances(
+    stow: StowServer, tmp_path: Path
+) -> None:
+    stow.behave(Answer.HANG_UP, times=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        _posted(ct_series(slices=1), stow, tmp_path)
+    assert len(stow.received) == 1
+
+
+def _posted(series: list[Dataset], stow: StowServer, folder: Path) -> httpx.Response:
+    """POST the series as one multipart request."""
+    body = b"".join(
+        b"--cut\r\nContent-Type: application/dicom\r\n\r\n"
+        + _written(dataset, folder / "posted.dcm").read_bytes()
+        + b"\r\n"
+        for dataset in series
+    )
+    kind = 'multipart/related; type="application/dicom"; boundary=cut'
+    headers = {"Content-Type": kind, "Authorization": "Bearer token"}
+    return httpx.post(f"{stow.url}/studies", content=body + b"--cut--\r\n", headers=headers)
+
+
+def test_orthanc_tries_a_failed_store_again_at_its_heartbeat(
+    need_peer: Callable[[RealPeer], Path], tmp_path: Path
+) -> None:
+    program, plugin = need_peer(catalogue.ORTHANC), need_peer(catalogue.ORTHANC_DICOMWEB)
+    settings = {"ExecuteLuaEnabled": True, "DicomScuTimeout": 1}
+    with Orthanc(program, plugin, folder=tmp_path / "orthanc", settings=settings) as orthanc:
+        orthanc.upload(_written(ct_series(slices=1)[0], tmp_path / "image.dcm"))
+        wait_for(lambda: "Failure" in orthanc.job_states(), limit_s=20)
+        with PlayingPacs(tmp_path / "back", port=orthanc.overread_port) as listener:
+            # Debian's release has no heartbeat yet: this is the call that later ones make.
+            orthanc.execute("OnHeartBeat()")
+            listener.wait_for_instances(1, limit_s=20)
 
 
 def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
