@@ -1,0 +1,1 @@
+"""JSON over HTTP: worklist, studies, findings, jobs, deliveries, models, events, health."""

@@ -1,0 +1,88 @@
+"""The HTTP application: every route and the gate around all of them, put together in one place."""
+
+import importlib.metadata
+import threading
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+
+from service.api import (
+    deliveries,
+    docs,
+    events,
+    findings,
+    health,
+    jobs,
+    metrics,
+    models,
+    problems,
+    statistics,
+    studies,
+    worklist,
+)
+from service.api.access import Gate
+from service.api.context import Context, PackageShelf
+from service.api.metrics import HttpMetrics, Measured
+from service.core.clock import Clock, SystemClock
+from service.core.settings import Settings
+from service.records.database import Records
+from service.web.pages import Assets
+
+_ROOMS: Final = (worklist, studies, findings, jobs, deliveries, models, events, statistics)
+
+
+def create_app(
+    settings: Settings,
+    records: Records,
+    *,
+    clock: Clock | None = None,
+    stop: threading.Event | None = None,
+) -> FastAPI:
+    """Return the application; `stop` ends its event streams when the process is to end."""
+    context = Context(
+        settings=settings,
+        records=records,
+        clock=clock or SystemClock(),
+        shelf=PackageShelf(settings.models.dir),
+        stop=stop or threading.Event(),
+    )
+    app = FastAPI(
+        title="overread",
+        version=importlib.metadata.version("overread"),
+        description=docs.DESCRIPTION,
+        openapi_tags=docs.TAGS,
+        openapi_url=docs.OPENAPI_PATH,
+        docs_url=None,
+        redoc_url=None,
+    )
+    problems.install(app)
+    _describe(app, needs_key=settings.http.auth != "none")
+    registry = metrics.new_registry(context)
+    for router in (api_router(context), health.router(context), metrics.router(registry)):
+        app.include_router(router)
+    app.include_router(docs.router())
+    app.mount("/static", Assets())
+    # The last one added is the outermost: what the gate answers is measured too.
+    app.add_middleware(Gate, settings=settings.http)
+    app.add_middleware(Measured, http=HttpMetrics(registry))
+    return app
+
+
+def api_router(context: Context) -> APIRouter:
+    """Return every route below ``/api/v1``."""
+    routes = APIRouter(prefix=docs.PREFIX)
+    for room in _ROOMS:
+        routes.include_router(room.router(context))
+    return routes
+
+
+def _describe(app: FastAPI, *, needs_key: bool) -> None:
+    """Build the description when it is first asked for: that takes longer than a start should."""
+    built: dict[str, Any] = {}
+
+    def described() -> dict[str, Any]:
+        if not built:
+            built.update(docs.openapi(app, needs_key=needs_key))
+        return built
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -1,0 +1,93 @@
+"""The API's documentation: OpenAPI, and a page that shows it without the internet."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from pydantic import TypeAdapter
+
+from service.api.access import OPEN_PATHS
+from service.api.problems import Problem
+
+PREFIX: Final = "/api/v1"
+OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
+DOCS_PATH: Final = f"{PREFIX}/docs"
+
+# Swagger UI sets styles on its elements; nothing else of the strict policy is loosened.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_PAGE: Final = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>overread API</title>
+<link rel="icon" href="/static/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="/static/vendor/swagger-ui-5.35.0.css">
+<script src="/static/vendor/swagger-ui-5.35.0.js" defer></script>
+<script src="/static/docs.js" defer></script>
+<body data-openapi="{OPENAPI_PATH}"><div id="docs"></div></body>
+</html>
+"""
+
+DESCRIPTION: Final = """
+overread takes imaging studies by DICOM or HTTP, runs computer-aided detection on the series that
+suit it, and sends SR and SEG back. This is its JSON face.
+
+* Times are RFC 3339 in UTC, lengths millimetres, patient coordinates LPS.
+* Lists page by `limit` and `cursor`: pass `next` of one page as `cursor` of the following.
+* Failures are problem+json (RFC 9457); `reason` is a stable code.
+* Where keys are asked for, send `Authorization: Bearer KEY` or `X-API-Key: KEY`.
+
+For research; not for clinical use unless the site has validated it.
+"""
+TAGS: Final = [
+    {"name": "worklist", "description": "One item a study, most urgent first."},
+    {"name": "studies", "description": "Studies, their series and results, and running again."},
+    {"name": "findings", "description": "What was found, and what readers say of it."},
+    {"name": "jobs", "description": "Runs of one model on one series."},
+    {"name": "deliveries", "description": "Results on their way to destinations."},
+    {"name": "models", "description": "Installed model packages."},
+    {"name": "events", "description": "State changes as they happen."},
+    {"name": "statistics", "description": "Figures over time."},
+    {"name": "health", "description": "For probes and monitoring."},
+]
+
+
+def router() -> APIRouter:
+    """Return the route of the documentation page."""
+    routes = APIRouter()
+
+    @routes.get(DOCS_PATH, include_in_schema=False)
+    def get_docs() -> HTMLResponse:
+        """Return the page that shows OpenAPI."""
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+
+    return routes
+
+
+def openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
+    """Return the OpenAPI of an application with how to authenticate and what a problem is."""
+    schema = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+    )
+    components = schema.setdefault("components", {}).setdefault("schemas", {})
+    problem = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
+    components.update(problem.pop("$defs", {}), Problem=problem)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components.pop(unused, None)
+    if needs_key:
+        schema["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        schema["security"] = [{"bearer": []}, {"apiKey": []}]
+        for path in OPEN_PATHS:
+            schema["paths"][path]["get"]["security"] = []
+    return schema

@@ -1,0 +1,83 @@
+"""What routes take, and the kinds of value that paths and queries may hold."""
+
+from typing import Annotated, Final, Self
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.core.findings import Code
+from service.core.headers import Triple
+from service.core.states import Priority
+from service.records.paging import PAGE_DEFAULT, PAGE_LIMIT
+from service.records.reviews import Verdict
+
+_UID: Final = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+$"
+_NAME: Final = r"^[A-Za-z0-9_-]{1,64}$"
+# Everything but control characters; tab and line breaks may stand in a comment.
+_LINE: Final = r"^[^\x00-\x1f\x7f]*$"
+_PARAGRAPH: Final = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+_ROW_ID_LIMIT: Final = 2**31 - 1
+
+StudyUid = Annotated[
+    str,
+    Path(
+        max_length=64, pattern=_UID, description="Study Instance UID", examples=["1.2.840.113619.1"]
+    ),
+]
+StudyUidFilter = Annotated[
+    str | None, Query(max_length=64, pattern=_UID, description="Only of this study")
+]
+JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="32 hexadecimal digits")]
+FindingId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$", description="A UUID")]
+DeliveryId = Annotated[int, Path(ge=1, le=_ROW_ID_LIMIT)]
+ModelName = Annotated[str, Path(pattern=_NAME, examples=["lung_nodule_detection"])]
+NameFilter = Annotated[str | None, Query(pattern=_NAME)]
+Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Rows in a page")]
+Cursor = Annotated[str | None, Query(max_length=1024, description="`next` of the page before")]
+LIMIT_DEFAULT: Final = PAGE_DEFAULT
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Line = Annotated[str, Field(max_length=200, pattern=_LINE)]
+Paragraph = Annotated[str, Field(max_length=4000, pattern=_PARAGRAPH)]
+Millimetres = Annotated[float, Field(gt=0, le=2000, allow_inf_nan=False)]
+
+
+class Body(BaseModel):
+    """A request body; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RunAgain(Body):
+    """Which models to run on a study; what is left out means every one that suits."""
+
+    task: Name | None = Field(default=None, examples=["lung_nodule_detection"])
+    model: Name | None = Field(default=None, examples=["lung_nodule_detection"])
+    priority: Priority | None = Field(default=None, description="Instead of what routing says")
+    force: bool = Field(
+        default=False, description="Run even where exactly this run is finished already"
+    )
+
+
+class ReviewChanges(Body):
+    """What a reader corrects in an edited finding."""
+
+    label: Code | None = None
+    center_mm: Triple | None = Field(default=None, description="Patient position (LPS)")
+    long_axis_mm: Millimetres | None = None
+    short_axis_mm: Millimetres | None = None
+
+
+class ReviewBody(Body):
+    """A reader's verdict on one finding."""
+
+    verdict: Verdict = Field(examples=["accepted"])
+    comment: Paragraph = ""
+    reviewer: Line = Field(default="", examples=["reader-7"])
+    changes: ReviewChanges | None = Field(default=None, description="Only with `edited`")
+
+    @model_validator(mode="after")
+    def _changes_with_edited(self) -> Self:
+        if self.changes is not None and self.verdict is not Verdict.EDITED:
+            raise ValueError("changes go with the verdict edited")
+        return self

@@ -1,0 +1,286 @@
+"""Figures for the statistics page and the metrics: counted by the database, never one by one."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+from sqlalchemy import Connection, Integer, and_, cast, func, select
+
+from service.core.states import JobState, StudyState
+from service.records.tables import (
+    deliveries,
+    events,
+    findings,
+    heartbeats,
+    instances,
+    jobs,
+    reviews,
+    studies,
+)
+
+BINS: Final = 10
+# Percentiles are taken over the newest runs of the time asked for; more would not move them.
+_NEWEST_RUNS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class DayVolume:
+    """What came in on one day (UTC)."""
+
+    day: str
+    studies: int
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long one stretch of the way took, in seconds."""
+
+    stage: Annotated[
+        str,
+        Field(description="queued: made to started; run: started to ended; sent: result written to "
+              "acknowledged; total: last instance to acknowledged"),
+    ]  # fmt: skip
+    count: int
+    median_s: float
+    p95_s: float
+    longest_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCounts:
+    """How often one version of a model ran, and what readers made of its findings."""
+
+    model: str
+    version: str
+    runs: Annotated[Mapping[str, int], Field(description="By state")]
+    reviews: Annotated[Mapping[str, int], Field(description="Newest verdicts, by verdict")]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreDistribution:
+    """Probabilities of one model's candidates, by day and scanner."""
+
+    model: str
+    version: str
+    day: str
+    manufacturer: str
+    scanner: str
+    reviews: Annotated[Mapping[str, int], Field(description="Newest verdicts, by verdict")]
+    counts: Annotated[list[int], Field(description="Candidates in tenths of probability")]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Figures over a stretch of time."""
+
+    received_from: datetime
+    received_to: datetime
+    volumes: list[DayVolume]
+    latencies: list[Latency]
+    models: list[ModelCounts]
+    scores: list[ScoreDistribution]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What stands where right now."""
+
+    studies: Mapping[str, int]
+    jobs: Sequence[tuple[str, str, str, int]]  # task, model, state, count
+    oldest_waiting_at: Mapping[str, datetime]  # by priority
+    deliveries: Sequence[tuple[str, str, int]]  # destination, state, count
+    workers: Sequence[tuple[str, str, int]]  # role, device, count
+    newest_event_id: int
+
+
+def over(connection: Connection, since: datetime, until: datetime) -> Statistics:
+    """Return the figures of what was received or run from `since` until before `until`."""
+    return Statistics(
+        received_from=since,
+        received_to=until,
+        volumes=_volumes(connection, since, until),
+        latencies=_latencies(connection, since, until),
+        models=model_counts(connection, since, until),
+        scores=_scores(connection, since, until),
+    )
+
+
+def model_counts(
+    connection: Connection, since: datetime | None = None, until: datetime | None = None
+) -> list[ModelCounts]:
+    """Return runs and reviews by model and version, over all time or a stretch of it."""
+    within = _within(since, until)
+    runs: defaultdict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    by_state = select(
+        jobs.c.model_name, jobs.c.model_version, jobs.c.state, func.count().label("n")
+    )
+    grouped = by_state.where(*within).group_by(
+        jobs.c.model_name, jobs.c.model_version, jobs.c.state
+    )
+    for row in connection.execute(grouped):
+        runs[row.model_name, row.model_version][row.state] = row.n
+    verdicts = _verdicts(connection, within, jobs.c.model_name, jobs.c.model_version)
+    return [
+        ModelCounts(name, version, counts, verdicts.get((name, version), {}))
+        for (name, version), counts in sorted(runs.items())
+    ]
+
+
+def gauges(connection: Connection, *, alive_since: datetime) -> Gauges:
+    """Return the counts that metrics show."""
+    by_study = select(studies.c.state, func.count()).group_by(studies.c.state)
+    by_job = select(jobs.c.task, jobs.c.model_name, jobs.c.state, func.count()).group_by(
+        jobs.c.task, jobs.c.model_name, jobs.c.state
+    )
+    waiting = (
+        select(jobs.c.priority, func.min(jobs.c.due_at))
+        .where(jobs.c.state == JobState.SCHEDULED)
+        .group_by(jobs.c.priority)
+    )
+    by_delivery = select(deliveries.c.destination, deliveries.c.state, func.count()).group_by(
+        deliveries.c.destination, deliveries.c.state
+    )
+    alive = (
+        select(heartbeats.c.role, heartbeats.c.device, func.count())
+        .where(heartbeats.c.seen_at >= alive_since)
+        .group_by(heartbeats.c.role, heartbeats.c.device)
+    )
+    counted = {state.value: 0 for state in StudyState}
+    counted |= {state: number for state, number in connection.execute(by_study)}
+    return Gauges(
+        studies=counted,
+        jobs=[(row[0], row[1], row[2], row[3]) for row in connection.execute(by_job)],
+        oldest_waiting_at={priority: at for priority, at in connection.execute(waiting)},
+        deliveries=[(row[0], row[1], row[2]) for row in connection.execute(by_delivery)],
+        workers=[(row[0], row[1], row[2]) for row in connection.execute(alive)],
+        newest_event_id=connection.execute(select(func.max(events.c.id))).scalar() or 0,
+    )
+
+
+def _within(since: datetime | None, until: datetime | None) -> list[Any]:
+    conditions = []
+    if since is not None:
+        conditions.append(jobs.c.created_at >= since)
+    if until is not None:
+        conditions.append(jobs.c.created_at < until)
+    return conditions
+
+
+def _volumes(connection: Connection, since: datetime, until: datetime) -> list[DayVolume]:
+    day = func.date(studies.c.received_at)
+    query = (
+        select(day.label("day"), func.count().label("n"), func.sum(studies.c.instances_count))
+        .where(studies.c.received_at >= since, studies.c.received_at < until)
+        .group_by(day)
+        .order_by(day)
+    )
+    return [DayVolume(_day(row[0]), row[1], int(row[2] or 0)) for row in connection.execute(query)]
+
+
+def _latencies(connection: Connection, since: datetime, until: datetime) -> list[Latency]:
+    runs = (
+        select(jobs.c.created_at, jobs.c.started_at, jobs.c.ended_at)
+        .where(*_within(since, until), jobs.c.state == JobState.COMPLETED)
+        .order_by(jobs.c.created_at.desc())
+        .limit(_NEWEST_RUNS)
+    )
+    sent = (
+        select(deliveries.c.created_at, deliveries.c.delivered_at, studies.c.last_received_at)
+        .join_from(deliveries, studies)
+        .where(
+            deliveries.c.created_at >= since,
+            deliveries.c.created_at < until,
+            deliveries.c.delivered_at.is_not(None),
+        )
+        .order_by(deliveries.c.id.desc())
+        .limit(_NEWEST_RUNS)
+    )
+    finished = connection.execute(runs).all()
+    arrived = connection.execute(sent).all()
+    stages = {
+        "queued": [(row.created_at, row.started_at) for row in finished],
+        "run": [(row.started_at, row.ended_at) for row in finished],
+        "sent": [(row.created_at, row.delivered_at) for row in arrived],
+        "total": [(row.last_received_at, row.delivered_at) for row in arrived],
+    }
+    return [_latency(stage, spans) for stage, spans in stages.items()]
+
+
+def _latency(stage: str, spans: Iterable[tuple[datetime | None, datetime | None]]) -> Latency:
+    seconds = sorted(
+        (end - start).total_seconds() for start, end in spans if start is not None and end
+    )
+    if not seconds:
+        return Latency(stage, 0, 0.0, 0.0, 0.0)
+    p95 = seconds[min(len(seconds) - 1, int(0.95 * len(seconds)))]
+    return Latency(stage, len(seconds), statistics.median(seconds), p95, seconds[-1])
+
+
+def _scores(connection: Connection, since: datetime, until: datetime) -> list[ScoreDistribution]:
+    within = _within(since, until)
+    day = func.date(jobs.c.created_at)
+    manufacturer = instances.c.header["manufacturer"].as_string()
+    scanner = instances.c.header["manufacturer_model_name"].as_string()
+    keys = (jobs.c.model_name, jobs.c.model_version, day, manufacturer, scanner)
+    tenth = cast(func.floor(findings.c.probability * BINS), Integer)
+    # One image stands for the series of a run.
+    image = (
+        select(func.min(instances.c.id))
+        .where(instances.c.series_id == jobs.c.series_id)
+        .correlate(jobs)
+        .scalar_subquery()
+    )
+    counted: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * BINS)
+    query = (
+        select(*keys, tenth, func.count())
+        .select_from(findings)
+        .join(jobs, jobs.c.id == findings.c.job_id)
+        .join(instances, instances.c.id == image, isouter=True)
+        .where(*within)
+        .group_by(*keys, tenth)
+    )
+    for *key, bin_number, number in connection.execute(query):
+        counted[tuple(key)][min(bin_number, BINS - 1)] += number
+    verdicts = _verdicts(connection, within, *keys, image=image)
+    return [
+        ScoreDistribution(
+            model=key[0],
+            version=key[1],
+            day=_day(key[2]),
+            manufacturer=key[3] or "",
+            scanner=key[4] or "",
+            reviews=verdicts.get(key, {}),
+            counts=counts,
+        )
+        for key, counts in sorted(counted.items(), key=lambda item: tuple(map(str, item[0])))
+    ]
+
+
+def _verdicts(
+    connection: Connection, within: list[Any], *keys: Any, image: Any = None
+) -> dict[tuple[Any, ...], dict[str, int]]:
+    """Return how often each verdict is the newest of its finding, by these columns."""
+    newest = select(func.max(reviews.c.id)).group_by(reviews.c.finding_id)
+    query = (
+        select(*keys, reviews.c.verdict, func.count())
+        .select_from(reviews)
+        .join(findings, and_(findings.c.id == reviews.c.finding_id, reviews.c.id.in_(newest)))
+        .join(jobs, jobs.c.id == findings.c.job_id)
+    )
+    if image is not None:
+        query = query.join(instances, instances.c.id == image, isouter=True)
+    gathered: defaultdict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
+    for *key, verdict, number in connection.execute(
+        query.where(*within).group_by(*keys, reviews.c.verdict)
+    ):
+        gathered[tuple(key)][verdict] = number
+    return gathered
+
+
+def _day(value: date | str) -> str:
+    return value if isinstance(value, str) else value.isoformat()

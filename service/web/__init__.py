@@ -1,0 +1,1 @@
+"""Pages for people: the worklist, one study, one model; server-rendered, nothing from outside."""
