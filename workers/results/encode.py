@@ -96,6 +96,15 @@ def part10(values: Mapping[str, Value]) -> bytes:
     return b"".join((bytes(128), b"DICM", length, meta, encoded(values)))
 
 
+def tag_of(keyword: str) -> int:
+    """Return the tag of a keyword of the standard.
+
+    >>> hex(tag_of("PatientID"))
+    '0x100020'
+    """
+    return _attribute(keyword)[0]
+
+
 def _text(values: Mapping[str, Value], keyword: str) -> str:
     value = values[keyword]
     if not isinstance(value, str):

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
 
 from service.core.errors import ContractViolation
 from service.core.findings import Analysis
@@ -24,7 +23,7 @@ from workers.results.common import (
     written,
 )
 from workers.results.context import ResultContext, ResultRole, WrittenResult
-from workers.results.encode import Value, clip, encoded, item, part10
+from workers.results.encode import Value, clip, encoded, item, part10, tag_of
 from workers.results.planes import PlaneGroups, derivation, source_planes
 from workers.results.segments import Segment, overlap, segment_item, segments_of
 from workers.results.source import SourceStudy
@@ -159,8 +158,8 @@ def _dimensions(context: ResultContext, planes: PlaneGroups | None) -> dict[str,
         "DimensionIndexSequence": [
             item(
                 DimensionOrganizationUID=organization,
-                DimensionIndexPointer=tag_for_keyword(attribute),
-                FunctionalGroupPointer=tag_for_keyword(group),
+                DimensionIndexPointer=tag_of(attribute),
+                FunctionalGroupPointer=tag_of(group),
             )
             for attribute, group in pointers
         ],

@@ -80,9 +80,7 @@ def write_sr(
     summary = codes.SUCCEEDED_WITH_FINDINGS if positive else codes.SUCCEEDED_WITHOUT_FINDINGS
     children = _preamble(context, source, instances)
     children.append(_image_library(source, shown or _first_frames(instances)))
-    if measured:
-        algorithm = algorithm_identification(context)
-        children.append(content.container(codes.IMAGING_MEASUREMENTS, algorithm + measured))
+    children.append(_measurements(context, measured))
     children.append(_evaluations(context, [(codes.PROCESSING_SUMMARY, summary)], ()))
     references = [reference_of(instance) for instance in instances]
     if segmentation is not None:
@@ -105,6 +103,7 @@ def write_not_analysed(
     check_source(source, instances)
     children = _preamble(context, source, instances)
     children.append(_image_library(source, _first_frames(instances)))
+    children.append(_measurements(context, ()))
     coded = [
         (codes.PROCESSING_SUMMARY, codes.NOTHING_SUCCEEDED),
         (codes.SUMMARY_OF_DETECTIONS, codes.NOT_ATTEMPTED),
@@ -165,12 +164,17 @@ def _image_library(source: SourceStudy, frames: Sequence[SourceFrame]) -> bytes:
     return content.container(codes.IMAGE_LIBRARY, [group], template="1600")
 
 
+def _measurements(context: ResultContext, groups: Sequence[bytes]) -> bytes:
+    """Return the algorithm, and what it measured, if anything (TID 1500 row 6)."""
+    algorithm = algorithm_identification(context)
+    return content.container(codes.IMAGING_MEASUREMENTS, [*algorithm, *groups])
+
+
 def _evaluations(
     context: ResultContext, coded: Sequence[tuple[Code, Code]], comments: Sequence[str]
 ) -> bytes:
     """Return what holds for the study as a whole (TID 1500 row 12)."""
-    said = algorithm_identification(context)
-    said += [content.code(Relation.CONTAINS, name, value) for name, value in coded]
+    said = [content.code(Relation.CONTAINS, name, value) for name, value in coded]
     lines = [*comments, NOT_REVIEWED, *([RESEARCH_ONLY] if context.research_only else [])]
     said += [content.text(Relation.CONTAINS, codes.COMMENT, line) for line in lines]
     return content.container(codes.QUALITATIVE_EVALUATIONS, said)
