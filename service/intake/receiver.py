@@ -1,0 +1,223 @@
+"""The receiver role: one or several processes that listen on one port.
+
+The parent binds the port and hands the socket to its children, so that any of them takes the next
+connection and none of those waiting is lost when a child dies. The parent starts a dead child
+again; children end when their parent is gone.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from service.core.clock import SystemClock
+from service.core.errors import OutOfResources
+from service.core.logs import configure_logs, get_logger
+from service.core.settings import DicomSettings, Settings
+from service.intake.ingest import Ingest
+from service.intake.scp import STOP_S, Listener, LocalPlaces, Places, bind
+from service.records import heartbeats
+from service.records.archive import Archive
+from service.records.database import Records
+from service.records.heartbeats import Heartbeat
+from service.records.migrations import require_current_schema
+
+ROLE: Final = "receiver"
+_BEAT_S: Final = 5.0
+_WATCH_S: Final = 0.25
+_RESTART_PAUSE_S: Final = 1.0
+
+log: Final = get_logger()
+
+
+class Stop(Protocol):
+    """Something that tells when to stop: a `threading.Event` or one of multiprocessing."""
+
+    def is_set(self) -> bool:
+        """Return whether to stop."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a listening process needs of the settings, fit to be sent to a child."""
+
+    database_url: str
+    pool_size: int
+    data_dir: Path
+    min_free_bytes: int
+    dicom: DicomSettings
+    log_form: str
+    log_level: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "_Work":
+        return cls(
+            database_url=settings.database_url,
+            pool_size=settings.database.pool_size,
+            data_dir=settings.data_dir,
+            min_free_bytes=settings.retention.min_free_bytes,
+            dicom=settings.dicom,
+            log_form="console" if settings.log.format == "console" else "json",
+            log_level=settings.log.level,
+        )
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Memory that the listener's processes share, without locks that a dead one could hold."""
+
+    stop: Any  # of ctypes: not zero when everybody is to stop
+    taken: Any  # of ctypes: the associations of each process
+
+
+class _SharedPlaces:
+    """Places counted over all processes of the listener, one slot for each."""
+
+    def __init__(self, shared: _Shared, slot: int, limit: int) -> None:
+        self._taken = shared.taken
+        self._slot = slot
+        self._limit = limit
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Take a place; False when there is none, give or take one in a race."""
+        with self._lock:
+            if sum(self._taken) >= self._limit:
+                return False
+            self._taken[self._slot] += 1
+            return True
+
+    def give_back(self) -> None:
+        """Give one place back."""
+        with self._lock:
+            self._taken[self._slot] -= 1
+
+
+def run(settings: Settings, stop: Stop, *, on_ready: Callable[[int], None] | None = None) -> None:
+    """Receive until told to stop; then finish what is being received, 20 s at most.
+
+    `on_ready` is told the port once connections are accepted.
+
+    Raises
+    ------
+    InvalidSettings
+        ``ADDRESS_IN_USE``, ``OLD_SCHEMA``, or wrong TLS files.
+    """
+    work = _Work.of(settings)
+    _prepare(work)
+    listening = bind(settings.dicom)
+    port = int(listening.getsockname()[1])
+    log.info("listening", host=settings.dicom.host, port=port, count=settings.dicom.processes)
+    try:
+        if settings.dicom.processes == 1:
+            if on_ready:
+                on_ready(port)
+            _listen(work, listening, LocalPlaces(settings.dicom.max_associations), stop.is_set)
+        else:
+            _supervise(work, listening, stop, lambda: on_ready and on_ready(port))
+    finally:
+        listening.close()
+
+
+def _prepare(work: _Work) -> None:
+    Archive(work.data_dir).prepare()
+    records = Records(work.database_url, pool_size=1)
+    try:
+        require_current_schema(records)
+    finally:
+        records.close()
+
+
+def _listen(
+    work: _Work, listening: socket.socket, places: Places, should_stop: Callable[[], bool]
+) -> None:
+    """Serve connections in this process until told to stop."""
+    clock = SystemClock()
+    records = Records(work.database_url, pool_size=work.pool_size)
+    archive = Archive(work.data_dir, min_free_bytes=work.min_free_bytes)
+    ingest = Ingest(records, archive, clock, max_instance_bytes=work.dicom.max_instance_bytes)
+    listener = Listener(listening, work.dicom, ingest, places)
+    beating = threading.Thread(
+        target=_beat, args=(records, listener.stopping, clock.now()), daemon=True
+    )
+    beating.start()
+    listener.serve(should_stop)
+    beating.join(_BEAT_S)
+    records.close()
+
+
+def _beat(records: Records, stopping: threading.Event, started_at: datetime) -> None:
+    """Write a heartbeat every few seconds; a database that is away is tried again."""
+    process = f"{ROLE}-{socket.gethostname()}-{os.getpid()}"
+    clock = SystemClock()
+    while True:
+        beat = Heartbeat(process, ROLE, "", {}, started_at, clock.now())
+        try:
+            with records.writing() as connection:
+                heartbeats.beat(connection, beat)
+        except OutOfResources as error:
+            log.warning("heartbeat_failed", reason=error.reason)
+        if stopping.wait(_BEAT_S):
+            break
+    try:
+        with records.writing() as connection:
+            heartbeats.forget(connection, process)
+    except OutOfResources:
+        pass
+
+
+def _supervise(
+    work: _Work, listening: socket.socket, stop: Stop, on_ready: Callable[[], object]
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    count = work.dicom.processes
+    shared = _Shared(context.RawValue("i", 0), context.RawArray("i", count))
+
+    def start(slot: int) -> SpawnProcess:
+        shared.taken[slot] = 0
+        child = context.Process(
+            target=_child, args=(work, listening, shared, slot), name=f"{ROLE}-{slot}"
+        )
+        child.start()
+        return child
+
+    children = [start(slot) for slot in range(count)]
+    on_ready()
+    while not stop.is_set():
+        time.sleep(_WATCH_S)
+        for slot, child in enumerate(children):
+            if child.exitcode is not None:
+                log.error("receiver_died", pid=child.pid, exit_code=child.exitcode)
+                time.sleep(_RESTART_PAUSE_S)
+                children[slot] = start(slot)
+    shared.stop.value = 1
+    end = time.monotonic() + STOP_S + 2
+    for child in children:
+        child.join(max(0.0, end - time.monotonic()))
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+
+
+def _child(work: _Work, listening: socket.socket, shared: _Shared, slot: int) -> None:
+    """Listen in a child process until told to stop, or until the parent is gone."""
+    # Signals go to the parent, which lets everybody finish in order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    configure_logs(role=ROLE, form=work.log_form, level=work.log_level)
+    parent = multiprocessing.parent_process()
+
+    def should_stop() -> bool:
+        return bool(shared.stop.value) or (parent is not None and not parent.is_alive())
+
+    places = _SharedPlaces(shared, slot, work.dicom.max_associations)
+    _listen(work, listening, places, should_stop)

@@ -1,0 +1,231 @@
+"""The C-STORE listener of one process: accepts connections and gives each a thread.
+
+A connection counts toward the limit of associations only once it is admitted; until then it is
+bounded by number and time, so that port scanners and slow peers lock nobody out. TLS handshakes
+happen in the connection's own thread.
+"""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Final, Protocol
+
+from service.core.errors import InvalidSettings
+from service.core.logs import get_logger
+from service.core.settings import Caller, DicomSettings, DicomTls
+from service.intake.association import HELLO_S, Association, Host
+from service.intake.contexts import Offer
+from service.intake.ingest import Ingest
+from service.intake.pdus import AssociateRequest
+from service.intake.wire import Wire
+
+MAX_CONNECTIONS: Final = 200  # of one process, associated or not
+BACKLOG: Final = 128
+STOP_S: Final = 20.0
+_ACCEPT_TICK_S: Final = 0.25
+
+log: Final = get_logger()
+
+
+class Places(Protocol):
+    """Counts associations, over all processes of the listener."""
+
+    def take(self) -> bool:
+        """Take a place; False when there is none."""
+        ...
+
+    def give_back(self) -> None:
+        """Give one place back."""
+        ...
+
+
+class LocalPlaces:
+    """The places of a listener that is one process."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Take a place; False when there is none."""
+        with self._lock:
+            if self._taken >= self._limit:
+                return False
+            self._taken += 1
+            return True
+
+    def give_back(self) -> None:
+        """Give one place back."""
+        with self._lock:
+            self._taken -= 1
+
+
+@dataclass(frozen=True)
+class Guests:
+    """Who may open associations: every caller when none is listed."""
+
+    callers: Sequence[Caller]
+
+    def admits(self, calling_ae_title: str, address: str) -> bool:
+        """Return whether this title may call from this address."""
+        if not self.callers:
+            return True
+        return any(
+            caller.ae_title.strip() == calling_ae_title and _is_from(caller, address)
+            for caller in self.callers
+        )
+
+
+def _is_from(caller: Caller, address: str) -> bool:
+    if not caller.addresses:
+        return True
+    peer = ip_address(address.partition("%")[0])
+    mapped = getattr(peer, "ipv4_mapped", None) or peer
+    return any(mapped in ip_network(network, strict=False) for network in caller.addresses)
+
+
+class Listener:
+    """Accepts connections on a bound socket until it is told to stop."""
+
+    def __init__(
+        self, listening: socket.socket, settings: DicomSettings, ingest: Ingest, places: Places
+    ) -> None:
+        self._listening = listening
+        self._guests = Guests(settings.callers)
+        self._places = places
+        self._tls = tls_context(settings.tls) if settings.tls.enabled else None
+        self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self.stopping = threading.Event()
+        self._host = Host(
+            ae_title=settings.ae_title.strip(),
+            ingest=ingest,
+            offer=Offer(accept_deflated=settings.accept_deflated),
+            admit=self._admit,
+            leave=places.give_back,
+            stopping=self.stopping,
+        )
+
+    def serve(self, should_stop: Callable[[], bool]) -> None:
+        """Accept connections until asked to stop; then let running requests end, 20 s at most."""
+        self._listening.settimeout(_ACCEPT_TICK_S)
+        while not should_stop():
+            try:
+                connection, address = self._listening.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:  # no descriptors left; or another process took it
+                log.error("accept_failed", error=type(error).__name__)
+                time.sleep(_ACCEPT_TICK_S)
+                continue
+            self._take(connection, str(address[0]))
+        self.stop()
+
+    def stop(self) -> None:
+        """End every association after its current request."""
+        self.stopping.set()
+        end = time.monotonic() + STOP_S
+        for thread in list(self._threads):
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _take(self, connection: socket.socket, address: str) -> None:
+        if len(self._threads) >= MAX_CONNECTIONS:
+            connection.close()
+            return
+        thread = threading.Thread(
+            target=self._serve, args=(connection, address), name="association", daemon=True
+        )
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def _serve(self, connection: socket.socket, address: str) -> None:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                connection.settimeout(HELLO_S)
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            Association(Wire(connection), self._host, address).run()
+        except OSError as error:  # a TLS handshake that failed, or a peer gone before it began
+            log.warning("connection_failed", address=address, error=type(error).__name__)
+        finally:
+            _close(connection)
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _admit(self, request: AssociateRequest, address: str) -> tuple[int, int, int] | None:
+        if not self._guests.admits(request.calling_ae_title, address):
+            return 1, 1, 3  # calling AE title not recognized
+        if not self._places.take():
+            return 2, 3, 2  # local limit exceeded
+        return None
+
+
+def bind(settings: DicomSettings) -> socket.socket:
+    """Return the listening socket.
+
+    Raises
+    ------
+    InvalidSettings
+        ``ADDRESS_IN_USE`` when the port is taken or the address is not this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((settings.host, settings.port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        raise InvalidSettings(
+            "ADDRESS_IN_USE",
+            f"dicom.port: found {settings.host}:{settings.port}, {error.strerror}; "
+            "allowed: an address of this machine and a free port",
+        ) from error
+    return listening
+
+
+def tls_context(tls: DicomTls) -> ssl.SSLContext:
+    """Return the listener's side of DICOM TLS: 1.2 or later, client certificates where asked.
+
+    Raises
+    ------
+    InvalidSettings
+        ``SETTINGS`` when certificate, key or CA are missing or cannot be read.
+
+    References
+    ----------
+    DICOM PS3.15 annex B.12, BCP 195 TLS profile.
+    """
+    if tls.certificate is None or tls.key is None:
+        raise InvalidSettings("SETTINGS", "dicom.tls: found none; allowed: certificate and key")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        if tls.ca is not None:
+            context.load_verify_locations(tls.ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise InvalidSettings(
+            "SETTINGS", "dicom.tls: found unreadable files; allowed: PEM certificate, key and CA"
+        ) from error
+    return context
+
+
+def _close(connection: socket.socket) -> None:
+    # What the peer still sends is read for a moment: closing with unread bytes resets the
+    # connection, and the peer would lose the answer that is on its way to it.
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(1.0)
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end and connection.recv(1 << 16):
+            pass
+    except OSError:
+        pass
+    connection.close()
