@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click import ClickException
-from click.exceptions import Abort
 
 from service.core.errors import Disposition, OverreadError
-from service.core.logs import configure_logs
-from service.core.settings import CONFIG_VARIABLE, Settings, load_settings
+from service.core.settings import CONFIG_VARIABLE
 from service.core.signals import stop_on_signals
-
-DONE, FAILED, WRONG = 0, 1, 2
+from service.core.startup import DONE, FAILED, WRONG, settings_for
 
 app = typer.Typer(
     name="overread",
@@ -49,16 +45,6 @@ def _options(
     if config is not None:
         # The environment carries the choice to the processes that this one starts.
         os.environ[CONFIG_VARIABLE] = str(config)
-
-
-def settings_for(role: str) -> Settings:
-    """Load the settings and set up this process's logs; the first thing every command does."""
-    settings = load_settings()
-    form = settings.log.format
-    if form == "auto":
-        form = "console" if sys.stderr.isatty() else "json"
-    configure_logs(role=role, form=form, level=settings.log.level)
-    return settings
 
 
 @app.command()
@@ -150,18 +136,13 @@ def _add_installed_commands() -> None:
 
 def main() -> None:
     """Run the command line and end the process with the right exit code."""
+    _add_installed_commands()
     try:
-        _add_installed_commands()
-        code = app(standalone_mode=False)
+        app()
     except OverreadError as error:
         typer.echo(f"overread: {error}", err=True)
-        code = WRONG if error.disposition in (Disposition.STOP, Disposition.REFUSE) else FAILED
-    except ClickException as error:
-        error.show()
-        code = WRONG
-    except (Abort, KeyboardInterrupt):
-        code = FAILED
-    sys.exit(code if isinstance(code, int) else DONE)
+        wrong = error.disposition in (Disposition.STOP, Disposition.REFUSE)
+        sys.exit(WRONG if wrong else FAILED)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from service.core.headers import SourceFrame
 from service.core.identifiers import finding_id, tracking_uid
 from service.records.archive import Archive
 from service.records.inputs import ArchivedInstance
-from workers.models import LoadedModel
+from workers.models import LoadedModel, volume_rules
 from workers.volume.pixels import SourceInstance
-from workers.volume.plan import VolumeRules
 from workers.volume.radiograph import Radiograph, load_radiograph
 from workers.volume.series import Volume, load_volume
 
@@ -60,12 +59,6 @@ def analyse(
 
 
 def _read(model: LoadedModel, sources: Sequence[SourceInstance]) -> Volume | Radiograph:
-    manifest = model.package.manifest
-    if manifest.package.kind == "classification":
+    if not model.reads_volumes:
         return load_radiograph(sources[0], verify=True)
-    rules = VolumeRules(
-        unit="HU" if "CT" in manifest.applicability.modalities else "",
-        minimum_slices=int(manifest.applicability.slices.minimum or 2),
-        allow_resampling=manifest.applicability.allow_resampling,
-    )
-    return load_volume(sources, rules, verify=True)
+    return load_volume(sources, volume_rules(model.package.manifest), verify=True)

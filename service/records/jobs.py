@@ -158,8 +158,21 @@ def claim(
     if taken.rowcount == 0:
         return None
     _tell(connection, job_id, JobState.IN_PROGRESS, "", at)
+    return recorded(connection, job_id)
+
+
+def recorded(connection: Connection, job_id: str) -> Claim:
+    """Return a job as it was recorded, held or not.
+
+    Raises
+    ------
+    NotFound
+        ``JOB_UNKNOWN``.
+    """
     query = select(jobs, studies.c.study_instance_uid).join_from(jobs, studies)
-    row = connection.execute(query.where(jobs.c.id == job_id)).one()
+    row = connection.execute(query.where(jobs.c.id == job_id)).first()
+    if row is None:
+        raise NotFound("JOB_UNKNOWN", f"no job {job_id}")
     return Claim(
         job_id=row.id,
         fence=row.fence,
@@ -178,6 +191,12 @@ def claim(
         shadow=row.shadow,
         created_at=row.created_at,
     )
+
+
+def state_of(connection: Connection, job_id: str) -> JobState:
+    """Return the state of a job that exists."""
+    state = connection.execute(select(jobs.c.state).where(jobs.c.id == job_id)).scalar_one()
+    return JobState(state)
 
 
 def extend(connection: Connection, held: Claim, *, until: datetime) -> bool:

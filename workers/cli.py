@@ -1,0 +1,143 @@
+"""The workers' commands, which join `overread` by an entry point."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from service.core.errors import InvalidModel, InvalidRequest, OverreadError
+from service.core.packages import ModelPackage, installed_packages
+from service.core.settings import Settings
+from service.core.signals import stop_on_signals
+from service.core.startup import DONE, FAILED, settings_for
+
+app = typer.Typer()
+models_app = typer.Typer(no_args_is_help=True, help="Model packages and whether to trust them.")
+destinations_app = typer.Typer(no_args_is_help=True, help="The PACS that get results.")
+app.add_typer(models_app, name="models")
+app.add_typer(destinations_app, name="destinations")
+
+
+@app.command()
+def worker(
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda:0, ... or auto; overrides jobs.device.")
+    ] = None,
+) -> None:
+    """Run models on one device."""
+    settings = settings_for("worker")
+    from workers.gpu_worker import run  # noqa: PLC0415  commands import what they alone need
+
+    run(settings, device or settings.jobs.device, stop_on_signals())
+
+
+@app.command()
+def deliverer() -> None:
+    """Send results to their destinations."""
+    settings = settings_for("deliverer")
+    from workers.delivery_worker import run  # noqa: PLC0415
+
+    run(settings, stop_on_signals())
+
+
+@app.command()
+def replay(job_id: Annotated[str, typer.Argument(help="The job's id, as REST shows it.")]) -> None:
+    """Run a finished job again and report whether its findings are identical."""
+    settings = settings_for("replay")
+    from workers.replay import replay as repeat  # noqa: PLC0415
+
+    done = repeat(settings, job_id)
+    if done.is_identical:
+        typer.echo(f"identical: {len(done.repeated)} findings")
+        return
+    for line in done.differences():
+        typer.echo(line)
+    raise typer.Exit(FAILED)
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """List the installed packages with version and digest."""
+    settings = settings_for("models")
+    for package in installed_packages(settings.models.dir):
+        chosen = settings.models.of(package.name)
+        state = "enabled" if chosen.enabled else "disabled"
+        typer.echo(
+            f"{package.name} {package.version} {state} task={package.task} "
+            f"kind={package.kind} sha256={package.sha256}"
+        )
+
+
+@models_app.command("check")
+def check_models(
+    name: Annotated[str | None, typer.Argument(help="One package; by default all.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ... or auto.")] = None,
+) -> None:
+    """Verify digests, load with limits, warm up and run the golden cases."""
+    settings = settings_for("models")
+    from workers.model_check import check_package  # noqa: PLC0415
+    from workers.models import choose_device  # noqa: PLC0415
+
+    chosen = choose_device(device or settings.jobs.device)
+    failed = False
+    for package in _named(settings, name):
+        try:
+            with _shown(f"checking {package.name}"):
+                checked = check_package(package, device=chosen, threads=settings.jobs.threads)
+        except InvalidModel as error:
+            failed = True
+            typer.echo(f"{package.name}: {error}", err=True)
+        else:
+            typer.echo(
+                f"{checked.name} {checked.version} ok on {checked.device}: "
+                f"{len(checked.networks)} networks loaded in {checked.load_s:.1f} s, "
+                f"{len(checked.golden)} golden cases in {checked.golden_s:.1f} s"
+            )
+    raise typer.Exit(FAILED if failed else DONE)
+
+
+@destinations_app.command("check")
+def check_destinations(
+    name: Annotated[str | None, typer.Argument(help="One destination; by default all.")] = None,
+) -> None:
+    """Ask each destination for an answer: C-ECHO, or one study over HTTP."""
+    settings = settings_for("destinations")
+    from workers.delivery.reach import reach  # noqa: PLC0415
+
+    known = [destination.name for destination in settings.destinations]
+    if name is not None and name not in known:
+        raise InvalidRequest("DESTINATION_UNKNOWN", f"found {name!r}; allowed: {known}")
+    failed = False
+    for destination in settings.destinations:
+        if name not in (None, destination.name):
+            continue
+        try:
+            answer = reach(destination, calling_ae_title=settings.dicom.ae_title)
+        except OverreadError as error:
+            failed = True
+            typer.echo(f"{destination.name}: {error}", err=True)
+        else:
+            typer.echo(f"{destination.name}: {answer}")
+    raise typer.Exit(FAILED if failed else DONE)
+
+
+def _named(settings: Settings, name: str | None) -> list[ModelPackage]:
+    packages = installed_packages(settings.models.dir)
+    chosen = [package for package in packages if name in (None, package.name)]
+    if not chosen:
+        known = ", ".join(package.name for package in packages) or "none installed"
+        raise InvalidRequest("MODEL_UNKNOWN", f"found {name!r}; allowed: {known}")
+    return chosen
+
+
+@contextmanager
+def _shown(what: str) -> Iterator[None]:
+    """Show that something long is going on, where there is a terminal to show it on."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
