@@ -114,20 +114,27 @@ class Manifest(Section):
         return self
 
     def _wrong_kind(self) -> str | None:
-        kind = self.package.kind
-        if self.decoding.kind != kind:
-            return f"decoding.kind is {self.decoding.kind}, package.kind is {kind}"
-        if kind == "classification":
-            fits = self.input.size is not None and len(self.input.size) == 2
-            return None if fits else "input.size must be (rows, columns) for a classification"
-        if self.input.spacing_mm is None:
-            return f"input.spacing_mm is missing for a {kind}"
-        if self.tiling is None and self.input.size is None:
-            return f"tiling (or a fixed input.size) is missing for a {kind}"
+        kind, size, tiling = self.package.kind, self.input.size, self.tiling
+        image = kind == "classification"
         flat = self.input.context_slices > 0
-        if self.tiling and len(self.tiling.patch) != (2 if flat else 3):
-            return f"tiling.patch needs {'(y, x)' if flat else '(z, y, x)'} for this network"
-        return None
+        edges = "(rows, columns)" if image else "(z, y, x)"
+        sized = size is not None and len(size) == (2 if image else 3)
+        tiled = tiling is None or len(tiling.patch) == (2 if flat else 3)
+        faults = {
+            f"decoding.kind is {self.decoding.kind}, package.kind is {kind}": (
+                self.decoding.kind != kind
+            ),
+            f"input.size must be {edges} for a {kind}": not sized and (image or size is not None),
+            f"input.spacing_mm is missing for a {kind}": not image
+            and self.input.spacing_mm is None,
+            "a detection needs tiling, and input.axes SPL": kind == "detection"
+            and (tiling is None or self.input.axes != "SPL"),
+            f"tiling (or a fixed input.size) is missing for a {kind}": not image
+            and tiling is None
+            and size is None,
+            f"tiling.patch must be {'(y, x)' if flat else '(z, y, x)'} for this network": not tiled,
+        }
+        return next((message for message, wrong in faults.items() if wrong), None)
 
     def _wrong_roles(self) -> str | None:
         main, others = _ROLES[self.package.kind]

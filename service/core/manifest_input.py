@@ -83,14 +83,14 @@ class Intensity(Section):
     """How stored values (HU for CT) become the network's input.
 
     ``window`` clips to [lower, upper] in stored units; ``percentile`` clips to the image's own
-    percentiles [lower, upper]; ``range`` takes the image's least and greatest value; each then maps
-    the interval to `to`. ``standardise`` subtracts the mean and divides by the standard deviation,
-    after clipping to the percentiles [lower, upper]. `foreground_above` restricts the statistics
-    to greater values. `mean` and `sd` are applied last, for networks trained on standardised
-    intervals.
+    percentiles [lower, upper]; ``range`` takes the image's least and greatest value, ``format``
+    those that its stored bits can hold (radiographs); each then maps the interval to `to`.
+    ``standardise`` subtracts the mean and divides by the standard deviation, after clipping to the
+    percentiles [lower, upper]. `foreground_above` restricts the statistics to greater values.
+    `mean` and `sd` are applied last, for networks trained on standardised intervals.
     """
 
-    mode: Literal["window", "percentile", "range", "standardise"] = "window"
+    mode: Literal["window", "percentile", "range", "format", "standardise"] = "window"
     lower: float = 0.0
     upper: float = 100.0
     to: tuple[float, float] = (0.0, 1.0)

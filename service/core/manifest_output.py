@@ -162,7 +162,7 @@ class Calibration(Section):
 
 
 MeasurementName = Literal[
-    "diameter", "long_axis", "short_axis", "area", "volume", "mean_hu", "sd_hu", "ratio"
+    "diameter", "long_axis", "short_axis", "area", "volume", "mean_hu", "sd_hu"
 ]
 
 

@@ -87,7 +87,7 @@ def blend_windows(
     """
     cells = tuple((part.stop - part.start) // plan.stride for part in plan.frame)
     patch_cells = tuple(edge // plan.stride for edge in plan.patch)
-    weight = _weights(patch_cells, blending)
+    weight = window_weights(patch_cells, blending)
     total = np.zeros(cells, dtype=np.float32)
     maps: dict[str, Array] = {}
     for done, starts in _batches(plan.starts, batch):
@@ -168,7 +168,7 @@ def _batches(
         yield first + len(chosen), chosen
 
 
-def _weights(shape: Sequence[int], blending: str) -> Array:
+def window_weights(shape: Sequence[int], blending: str) -> Array:
     """Return the weight of each cell of a window: flat, or falling off from its centre.
 
     The Gaussian has a standard deviation of an eighth of the edge, as nnU-Net has it, and never

@@ -29,7 +29,7 @@ class Runs(Protocol):
         ...
 
 
-def _unheard(stage: str, fraction: float) -> None:
+def unheard(stage: str, fraction: float) -> None:
     """Take progress that nobody asked for."""
 
 
@@ -46,7 +46,7 @@ class Context:
     networks: Mapping[str, Runs]
     operating_point: OperatingPoint
     identify: Identify
-    progress: Callable[[str, float], None] = _unheard
+    progress: Callable[[str, float], None] = unheard
 
     @property
     def package(self) -> str:

@@ -11,12 +11,20 @@ Array = NDArray[np.float32]
 _SAMPLE = 1_000_000
 
 
-def mapped(values: NDArray[np.generic], intensity: Intensity) -> Array:
-    """Return the values as network input: a new float32 array of the same shape."""
+def mapped(
+    values: NDArray[np.generic],
+    intensity: Intensity,
+    *,
+    value_range: tuple[float, float] | None = None,
+) -> Array:
+    """Return the values as network input: a new float32 array of the same shape.
+
+    `value_range` is what the stored bits can hold, for mode ``format``.
+    """
     if intensity.mode == "standardise":
         image = _standardised(values, intensity)
     else:
-        low, high = _interval(values, intensity)
+        low, high = _interval(values, intensity, value_range)
         bottom, top = intensity.to
         image = np.clip(values, low, high).astype(np.float32)
         scale = (top - bottom) / (high - low) if high > low else 0.0
@@ -39,11 +47,15 @@ def padding_of(settings: Input) -> float:
     return (intensity.to[0] - intensity.mean) / intensity.sd
 
 
-def _interval(values: NDArray[np.generic], intensity: Intensity) -> tuple[float, float]:
+def _interval(
+    values: NDArray[np.generic], intensity: Intensity, value_range: tuple[float, float] | None
+) -> tuple[float, float]:
     if intensity.mode == "window":
         return intensity.lower, intensity.upper
+    if intensity.mode == "format" and value_range is not None:
+        return value_range
     sample = _sample(values, intensity.foreground_above)
-    if intensity.mode == "range":
+    if intensity.mode in ("range", "format"):
         return float(sample.min()), float(sample.max())
     low, high = np.percentile(sample, [intensity.lower, intensity.upper])
     return float(low), float(high)
