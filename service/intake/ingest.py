@@ -37,6 +37,7 @@ class Arrival:
     sop_instance_uid: str
     transfer_syntax_uid: str
     calling_ae_title: str = ""
+    study_instance_uid: str = ""  # empty where the sender does not announce it
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Reception:
         trace: TracebackType | None,
     ) -> None:
         """Remove what was not archived."""
-        self._drop()
+        self.drop()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes of the data set.
@@ -111,7 +112,7 @@ class Reception:
         if self._spool is None:
             return
         if self._spool.size_bytes + len(data) > self._max_bytes:
-            self._drop()
+            self.drop()
             raise RefusedInstance("TOO_LARGE", f"more than {self._max_bytes} bytes")
         try:
             self._spool.write(data)
@@ -133,7 +134,7 @@ class Reception:
         assert self._spool is not None
         received = self._received(self._spool)
         registration = self._commit.commit(self._spool, received)
-        self._drop()
+        self.drop()
         return Outcome(
             registration=registration,
             study_instance_uid=received.header.study_instance_uid,
@@ -203,12 +204,15 @@ class Reception:
             raise RefusedInstance("SOP_CLASS_MISMATCH", "another class than announced")
         if header.sop_instance_uid != self._arrival.sop_instance_uid:
             raise RefusedInstance("SOP_INSTANCE_MISMATCH", "another instance than announced")
+        if self._arrival.study_instance_uid not in {"", header.study_instance_uid}:
+            raise RefusedInstance("STUDY_MISMATCH", "another study than announced")
 
     def _fail(self, error: OverreadError) -> None:
-        self._drop()
+        self.drop()
         self._failure = error
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """Remove what was not archived; may be called again."""
         if self._spool is not None:
             self._spool.discard()
             self._spool = None
