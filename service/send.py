@@ -55,7 +55,7 @@ def send_paths(paths: Sequence[Path], to: str, *, calling_ae_title: str) -> bool
     peer = parse_peer(to)
     files = list(_files(paths))
     if not files:
-        raise InvalidRequest("NO_FILES", f"no files under {', '.join(map(str, paths))}")
+        raise InvalidRequest("NO_FILES", f"no DICOM files under {', '.join(map(str, paths))}")
     console = Console()
     failures = []
     with Progress(console=console, disable=not console.is_terminal) as progress:
@@ -122,7 +122,7 @@ def _send(association: Association, file: Path) -> str | None:
 def _context(file: Path) -> tuple[str, str] | None:
     try:
         meta = dcmread(file, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-    except (InvalidDicomError, OSError):
+    except (InvalidDicomError, OSError):  # a folder is an OSError here
         return None
     return _sop_class(meta), str(meta.file_meta.get("TransferSyntaxUID", "1.2.840.10008.1.2"))
 
@@ -134,7 +134,8 @@ def _sop_class(dataset: FileDataset) -> str:
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(item for item in path.rglob("*") if item.is_file())
+            # Folders hold other things too; a file that was named itself must be DICOM.
+            yield from sorted(item for item in path.rglob("*") if _context(item) is not None)
         elif path.is_file():
             yield path
         else:

@@ -16,7 +16,7 @@ from service.records.studies import ReceivedInstance
 from workers.analysis import Analysed
 from workers.models import LoadedModel
 from workers.results.context import Equipment, ModelIdentity, ResultContext, WrittenResult
-from workers.results.write import write_refusal, write_results
+from workers.results.writer import write_refusal, write_results
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ def write_refused(
     station: str,
 ) -> list[StoredObject]:
     """Write the report that says that, and why, the series was not analysed, and store it."""
-    written = write_refusal(
+    report = write_refusal(
         _context(held, model, header, station),
         [instance.header for instance in instances],
         reason=refusal.reason,
         message=refusal.message,
     )
-    return [_store(archive, item) for item in written]
+    return [_store(archive, report)]
 
 
 def _context(held: Claim, model: LoadedModel, header: bytes, station: str) -> ResultContext:

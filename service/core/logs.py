@@ -56,7 +56,7 @@ def configure_logs(*, role: str, form: str, level: str, stream: TextIO | None = 
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # These libraries quote received values, which may hold a patient's identity.
-    for name in ("pydicom", "pynetdicom", "rq", "httpx", "httpcore", "uvicorn.access"):
+    for name in ("pydicom", "pynetdicom", "rq", "httpx", "httpcore", "uvicorn.access", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(role=role)
