@@ -21,6 +21,7 @@ class Codestream:
     columns: int
     components: int
     precision: int
+    signed: bool = False
 
 
 def fragments_in(data: bytes) -> bytes:
@@ -116,7 +117,13 @@ def _jpeg_header(frame: bytes) -> Codestream | None:
 def _jpeg2000_header(frame: bytes, at: int) -> Codestream:
     width, height, left, top = struct.unpack_from(">4I", frame, at + 8)
     components, depth = struct.unpack_from(">HB", frame, at + 40)
-    return Codestream(height - top, width - left, components, (depth & 0x7F) + 1)
+    return Codestream(
+        rows=height - top,
+        columns=width - left,
+        components=components,
+        precision=(depth & 0x7F) + 1,
+        signed=bool(depth & 0x80),
+    )
 
 
 def _pixel_element(data: bytes, at: int, *, encapsulated: bool) -> Element:

@@ -140,6 +140,8 @@ def _fill(header: InstanceHeader, data: bytes, targets: Sequence[tuple[int, Stor
     elif syntax in _NATIVE:
         _copy_native(data[at:], targets, swapped=syntax == uid.ExplicitVRBigEndian)
     else:
+        if at is not None and at + length > len(data):
+            raise UnsuitableSeries("PIXEL_DATA", "the file ends within the pixel data")
         fragments = fragments_in(data) if at is None else data[at : at + length]
         frames = split_frames(fragments, header.number_of_frames)
         for number, target in targets:
