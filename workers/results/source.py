@@ -129,10 +129,14 @@ def _copied(dataset: Dataset, keywords: Iterable[str]) -> dict[str, Value]:
     """Return the valid values of the named attributes, decoded."""
     copied: dict[str, Value] = {}
     for keyword in keywords:
-        if keyword in dataset:
+        if keyword not in dataset:
+            continue
+        try:
             value = _value(dataset[keyword])
-            if value is not None:
-                copied[keyword] = value
+        except (ValueError, TypeError, OverflowError, AttributeError):
+            continue  # pydicom parses a value when it is first touched; this one is garbled
+        if value is not None:
+            copied[keyword] = value
     return copied
 
 
