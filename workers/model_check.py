@@ -1,7 +1,8 @@
 """Whether a package can be trusted: files, limits, device, golden cases.
 
-``python -m workers.model_check FOLDER NAME`` is for authors of packages: it runs the package on
-``golden/NAME.npz``, writes ``golden/NAME.json`` and prints the section for the manifest.
+For authors of packages: ``python -m workers.model_check golden FOLDER NAME`` runs the package on
+``golden/NAME.npz``, writes ``golden/NAME.json`` and prints the section for the manifest;
+``python -m workers.model_check schema`` prints the JSON schema of the manifest.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.core.manifest import manifest_schema
 from service.core.packages import ModelPackage, read_package
 from workers.golden import analyse_input, expected_of, golden_section, run_golden
 from workers.models import load_model
@@ -64,12 +66,18 @@ def write_golden(folder: Path, name: str) -> str:
 
 
 def main() -> None:
-    """Read folder and name from the command line and write one golden case."""
+    """Do what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m workers.model_check", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("name")
+    commands = parser.add_subparsers(dest="command", required=True)
+    golden = commands.add_parser("golden", help="write the expected findings of a golden input")
+    golden.add_argument("folder", type=Path)
+    golden.add_argument("name")
+    commands.add_parser("schema", help="print the JSON schema of the manifest")
     arguments = parser.parse_args()
-    sys.stdout.write(write_golden(arguments.folder.resolve(), arguments.name))
+    if arguments.command == "golden":
+        sys.stdout.write(write_golden(arguments.folder.resolve(), arguments.name))
+    else:
+        sys.stdout.write(manifest_schema())
 
 
 if __name__ == "__main__":

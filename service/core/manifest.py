@@ -5,6 +5,7 @@ SHA-256, a card and golden cases. The sections are explained field by field in
 ``models/README.md``; ``models/manifest.schema.json`` is generated from these classes.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ from service.core.manifest_output import (
 
 MANIFEST_NAME = "manifest.toml"
 MANIFEST_BYTES_LIMIT = 1 << 20
+_JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 
 _ROLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "detection": ("detector", ("reduction", "segmentation", "malignancy")),
@@ -186,6 +188,12 @@ def parse_manifest(text: str, *, package: str) -> Manifest:
         return Manifest.model_validate(values)
     except ValidationError as error:
         raise InvalidModel("MANIFEST", f"{package}: {first_fault(error, Manifest)}") from error
+
+
+def manifest_schema() -> str:
+    """Return the JSON schema of a manifest, as it is published in ``manifest.schema.json``."""
+    schema = Manifest.model_json_schema()
+    return json.dumps({"$schema": _JSON_SCHEMA, **schema}, indent=1, sort_keys=True) + "\n"
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -6,12 +6,26 @@ from dataclasses import dataclass
 from functools import cache
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from service.core.errors import InvalidSettings
 
 # y = Identity(x) over one float: the smallest network that shows where a session lands.
 _IDENTITY = b64decode(
     "CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0="
+)
+
+
+# The runtime's errors have no base of their own below Exception; Python-level ones come on top.
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    *(
+        found
+        for found in vars(binding).values()
+        if isinstance(found, type) and issubclass(found, Exception)
+    ),
+    RuntimeError,
+    ValueError,
+    MemoryError,
 )
 
 
@@ -81,7 +95,7 @@ def _starts(device: Device) -> bool:
     options.log_severity_level = 4
     try:
         session = ort.InferenceSession(_IDENTITY, options, providers=device.providers())
-    except (RuntimeError, ValueError):
+    except RUNTIME_ERRORS:
         return False
     return bool(session.get_providers()[0] == device.provider)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.core.errors import ContractViolation, InvalidModel
 from service.core.manifest_input import Network, Tensor
-from workers.inference.device import CPU, Device
+from workers.inference.device import CPU, RUNTIME_ERRORS, Device
 from workers.inference.files import pinned_bytes
 from workers.inference.graph import foreign_domains, read_graph
 
@@ -52,7 +52,7 @@ class Session:
         with _deadline(options, limit_s) as passed:
             try:
                 arrays = self._evaluate(self._bound(feeds), options)
-            except (RuntimeError, ValueError, MemoryError) as error:
+            except RUNTIME_ERRORS as error:
                 if passed.is_set():
                     raise ContractViolation(
                         "MODEL_TIMEOUT", f"{self.label}: did not end within {limit_s:g} s"
@@ -129,7 +129,7 @@ def open_session(
         runtime = ort.InferenceSession(
             content, _options(threads), providers=device.providers(), enable_fallback=False
         )
-    except (RuntimeError, ValueError) as error:
+    except RUNTIME_ERRORS as error:
         cause = str(error).splitlines()[0][:200]
         raise InvalidModel("MODEL_LOAD", f"{label}: {cause}") from error
     if runtime.get_providers()[0] != device.provider:
