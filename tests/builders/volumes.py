@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from service.core.geometry import affine_of, stack_planes, to_patient_mm
 from service.core.headers import FrameHeader
+from service.core.part10 import read_file_meta
 from tests.builders.dicom import OBLIQUE, ct_series, header_of, write_series
 from workers.volume.pixels import SourceInstance
 from workers.volume.plan import VolumeRules
@@ -29,7 +30,11 @@ def linear_hu(points_mm: ArrayLike) -> NDArray[np.float64]:
 
 def source_instance(path: Path) -> SourceInstance:
     """Return an archived instance as receipt would have left it."""
-    return SourceInstance(header_of(path), path, hashlib.sha256(path.read_bytes()).hexdigest())
+    content = path.read_bytes()
+    meta = read_file_meta(content)
+    assert meta is not None
+    data_set = content[meta.length :]
+    return SourceInstance(header_of(path), path, hashlib.sha256(data_set).hexdigest())
 
 
 def sources_in(folder: Path) -> list[SourceInstance]:
@@ -81,9 +86,7 @@ def linear_series(
     )
 
 
-def loaded(
-    instances: Sequence[Dataset], rules: VolumeRules | None = None, **options: Any
-) -> Volume:
+def loaded(instances: Sequence[Dataset], rules: VolumeRules = _RULES, **options: Any) -> Volume:
     """Write a series to a folder that vanishes again, and read it as a volume."""
     with tempfile.TemporaryDirectory() as folder:
         return load_volume(sources(instances, Path(folder)), rules, threads=2, **options)

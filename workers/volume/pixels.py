@@ -16,6 +16,7 @@ from pydicom import uid
 
 from service.core.errors import ContractViolation, UnsuitableSeries
 from service.core.headers import InstanceHeader
+from service.core.part10 import read_file_meta
 from workers.volume.decoders import DECODERS, Stored, bytes_of, decode_frame
 from workers.volume.encapsulation import fragments_in, inflated_pixels, split_frames
 
@@ -123,9 +124,13 @@ def read_frames(
 
 
 def _verified(source: SourceInstance) -> bytes:
-    """Return the bytes of the file, which are those that were received."""
+    """Return the bytes of the file, whose data set is the one that was received.
+
+    The digest leaves out preamble and file meta, which the archive writes by itself.
+    """
     data = source.path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != source.sha256:
+    meta = read_file_meta(data)
+    if meta is None or hashlib.sha256(memoryview(data)[meta.length :]).hexdigest() != source.sha256:
         raise ContractViolation("DIGEST", f"the file of {_named(source)} has changed")
     return data
 

@@ -31,7 +31,9 @@ def straighten(
         Voxels of the same type, and their affine. What no plane shows takes the least value of
         `voxels`, which in CT is air.
     """
-    offsets = stack.offsets_pixels
+    # Hundredths of a pixel are what positions with few decimals differ by; following them would
+    # only blur the planes and add a border.
+    offsets = np.round(stack.offsets_pixels, 2) * (not stack.is_perpendicular)
     first = np.floor(offsets.min(axis=0)).astype(int)
     size = np.array(voxels.shape[1:]) + np.ceil(offsets.max(axis=0)).astype(int) - first
     distances = stack.distances_mm
