@@ -65,7 +65,7 @@ class ScannerRange:
 
 SCANNERS: dict[Domain, ScannerRange] = {
     Domain.STANDARD: ScannerRange(
-        (1.0, 1.25, 1.5, 2.0, 2.5), (0.62, 0.88), (0.85, 1.8), (0, 0.6), (12, 60), 0.7, (0.4, 1.0)
+        (1.0, 1.25, 1.5, 2.0, 2.5, 3.0), (0.62, 0.88), (0.85, 1.8), (0, 0.6), (12, 60), 0.7, (0.4, 1.0)
     ),
     # Edge-enhancing or very smooth kernels, low dose, thick slices.
     Domain.SHIFTED: ScannerRange(

@@ -131,6 +131,7 @@ class Anatomy:
         self._mediastinum(rng)
         self._lungs_and_abdomen(rng)
         self._fissures_and_textures(rng)
+        del self._at  # three large arrays that nothing needs any more
         for name, field in self.fields.items():
             whole = np.broadcast_to(field, self.lattice.shape)
             self.fields[name] = np.ascontiguousarray(whole, np.float32)
