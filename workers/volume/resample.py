@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from service.core.findings import FindingMask
-from service.core.geometry import Floats
+from service.core.geometry import Floats, to_index
 from service.core.headers import SourceFrame
 from workers.volume.grid import Grid, grid_of
 from workers.volume.series import Volume, default_threads
@@ -28,8 +28,6 @@ _Each = Callable[..., Iterable[None]]
 
 # Below this many voxels, as round one candidate, starting threads costs more than they save.
 _SMALL = 1 << 20
-# Drops the last of four homogeneous coordinates.
-_DROP = np.eye(4, 3)
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,8 @@ def mask_from_grid(
         Probabilities or booleans, shape (a, b, c) in the grid's array order; it begins at
         ``offset`` and is zero all round.
     threshold
-        A source voxel belongs to the mask from this interpolated value on. When none reaches
-        it, as with a lesion thinner than the gap between planes, those of the greatest value do.
+        A source voxel belongs to the mask from this interpolated value on. When no plane meets
+        the block, as with a lesion thinner than the gap between planes, the nearest one does.
 
     Returns
     -------
@@ -145,21 +143,12 @@ def mask_from_grid(
     start = np.asarray(offset) - 1
     low, high = _source_box(volume, grid, start, padded.shape)
     values = np.zeros(np.maximum(high - low, 0), np.float32)
-    rows, columns = np.meshgrid(
-        np.arange(low[1], high[1]), np.arange(low[2], high[2]), indexing="ij"
-    )
     for index in range(len(values)):
         plane = volume.stack.plane_affine(int(low[0]) + index)
-        chain = np.linalg.inv(grid.affine) @ plane
-        found = [
-            chain[axis, 0] * columns + chain[axis, 1] * rows + chain[axis, 3] for axis in (2, 1, 0)
-        ]
-        coordinates = [found[axis] - start[axis] for axis in range(3)]
-        map_coordinates(padded, coordinates, output=values[index], order=1, mode="constant")
-    top = float(values.max(initial=0))
-    if top <= 0:
-        return FindingMask(offset=(0, 0, 0), voxels=np.zeros((0, 0, 0), np.bool_))
-    return _tight(values >= min(threshold, top), low)
+        _sample_plane(values[index], padded, np.linalg.inv(grid.affine) @ plane, start, low)
+    if np.any(values >= threshold):
+        return _tight(values >= threshold, low)
+    return _on_nearest_plane(padded, grid, volume, start=start, threshold=threshold)
 
 
 def mask_on_source(volume: Volume, mask: FindingMask) -> FindingMask:
@@ -172,13 +161,10 @@ def mask_on_source(volume: Volume, mask: FindingMask) -> FindingMask:
 def point_on_source(volume: Volume, point_mm: ArrayLike) -> SourcePoint:
     """Find a point of the patient (LPS mm) on the nearest plane that was read."""
     point = np.asarray(point_mm, dtype=np.float64)
-    along = float((point - volume.stack.origins_mm[0]) @ volume.stack.normal)
-    index = int(np.argmin(np.abs(volume.stack.distances_mm - along)))
-    column, row, distance = (
-        _DROP.T @ np.linalg.inv(volume.stack.plane_affine(index)) @ [*point, 1.0]
-    )
+    index, distance = _nearest_plane(volume, point)
+    column, row, _ = to_index(volume.stack.plane_affine(index), point)
     return SourcePoint(
-        index, volume.frames[index], float(column) + 0.5, float(row) + 0.5, abs(float(distance))
+        index, volume.frames[index], float(column) + 0.5, float(row) + 0.5, abs(distance)
     )
 
 
@@ -277,6 +263,57 @@ def _directions(affine: Floats) -> list[float]:
     units = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     directions: list[float] = units.ravel().tolist()
     return directions
+
+
+def _sample_plane(
+    target: Voxels,
+    block: Voxels,
+    chain: Floats,
+    start: NDArray[np.int_],
+    low: NDArray[np.int_],
+) -> None:
+    """Interpolate a block of a grid at the pixels of a plane.
+
+    ``chain`` maps (column, row, 0) of the plane to (last, middle, first) index of the grid.
+    """
+    rows, columns = np.meshgrid(
+        low[1] + np.arange(target.shape[0]), low[2] + np.arange(target.shape[1]), indexing="ij"
+    )
+    coordinates = [
+        chain[2 - axis, 0] * columns + chain[2 - axis, 1] * rows + chain[2 - axis, 3] - start[axis]
+        for axis in range(3)
+    ]
+    map_coordinates(block, coordinates, output=target, order=1, mode="constant")
+
+
+def _on_nearest_plane(
+    block: Voxels, grid: Grid, volume: Volume, *, start: NDArray[np.int_], threshold: float
+) -> FindingMask:
+    """Put a block that lies between two planes onto the nearer one, along the normal."""
+    nothing = FindingMask(offset=(0, 0, 0), voxels=np.zeros((0, 0, 0), np.bool_))
+    meant = np.argwhere(block >= threshold)
+    if not len(meant):
+        return nothing
+    middle = grid.patient_mm(meant.mean(axis=0) + start)
+    index, distance = _nearest_plane(volume, middle)
+    if abs(distance) > 0.5 * np.diff(volume.stack.distances_mm).max():
+        return nothing
+    through = volume.stack.plane_affine(index)
+    through[:3, 3] += distance * volume.stack.normal
+    _, rows, columns = volume.source_shape
+    values = np.zeros((1, rows, columns), np.float32)
+    low = np.array([index, 0, 0])
+    _sample_plane(values[0], block, np.linalg.inv(grid.affine) @ through, start, low)
+    reached = values >= min(threshold, values.max())
+    return _tight(reached, low) if values.any() else nothing
+
+
+def _nearest_plane(volume: Volume, point_mm: Floats) -> tuple[int, float]:
+    """Return the plane nearest to a point, and how far beyond it the point lies, in mm."""
+    along = float((point_mm - volume.stack.origins_mm[0]) @ volume.stack.normal)
+    away = along - volume.stack.distances_mm
+    index = int(np.argmin(np.abs(away)))
+    return index, float(away[index])
 
 
 def _source_box(
