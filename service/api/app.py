@@ -18,6 +18,7 @@ from service.api import (
     problems,
     statistics,
     studies,
+    uploads,
     worklist,
 )
 from service.api.access import Gate
@@ -26,7 +27,7 @@ from service.api.metrics import HttpMetrics, Measured
 from service.core.clock import Clock, SystemClock
 from service.core.settings import Settings
 from service.records.database import Records
-from service.web.pages import Assets
+from service.web import pages
 
 _ROOMS: Final = (worklist, studies, findings, jobs, deliveries, models, events, statistics)
 
@@ -58,10 +59,16 @@ def create_app(
     problems.install(app)
     _describe(app, needs_key=settings.http.auth != "none")
     registry = metrics.new_registry(context)
-    for router in (api_router(context), health.router(context), metrics.router(registry)):
+    for router in (
+        api_router(context),
+        uploads.router(context),
+        health.router(context),
+        metrics.router(registry),
+        docs.router(),
+        pages.router(settings, records, clock=context.clock, packages=context.shelf.packages),
+    ):
         app.include_router(router)
-    app.include_router(docs.router())
-    app.mount("/static", Assets())
+    app.mount("/static", pages.Assets())
     # The last one added is the outermost: what the gate answers is measured too.
     app.add_middleware(Gate, settings=settings.http)
     app.add_middleware(Measured, http=HttpMetrics(registry))

@@ -51,6 +51,7 @@ TAGS: Final = [
     {"name": "deliveries", "description": "Results on their way to destinations."},
     {"name": "models", "description": "Installed model packages."},
     {"name": "events", "description": "State changes as they happen."},
+    {"name": "dicomweb", "description": "QIDO-RS, WADO-RS and STOW-RS (PS3.18)."},
     {"name": "statistics", "description": "Figures over time."},
     {"name": "health", "description": "For probes and monitoring."},
 ]

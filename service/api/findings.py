@@ -1,7 +1,7 @@
 """Findings over HTTP: what was found, at which operating point, and what readers say of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -11,12 +11,11 @@ from service.api.answers import answer
 from service.api.context import Context
 from service.api.routes import add
 from service.api.schemas import FindingId, ReviewBody, StudyUid
-from service.core.errors import InvalidRequest
 from service.core.findings import Code, Finding, Location, Measurement, Qualifier
 from service.core.headers import Triple
-from service.core.packages import ModelPackage
 from service.records import reviews, study_view
 from service.records.listings import ModelReference
+from service.records.operating_points import at_operating_point
 from service.records.reviews import Review
 from service.records.study_view import StoredFinding
 
@@ -200,36 +199,6 @@ def router(context: Context) -> APIRouter:
     )
     add(routes, f"GET {one}/reviews", handlers.list_reviews, gives=ReviewList, problems=missing)
     return routes
-
-
-def at_operating_point(
-    stored: Sequence[StoredFinding], name: str, packages: Mapping[str, ModelPackage]
-) -> list[StoredFinding]:
-    """Judge stored candidates by another operating point of the very model that found them.
-
-    Raises
-    ------
-    InvalidRequest
-        ``OPERATING_POINT`` when a model has no such point, or is not installed any more in the
-        version that found them.
-    """
-    return [_judged(item, name, packages.get(item.model_name)) for item in stored]
-
-
-def _judged(item: StoredFinding, name: str, package: ModelPackage | None) -> StoredFinding:
-    if package is None or package.sha256 != item.model_sha256:
-        raise InvalidRequest(
-            "OPERATING_POINT",
-            f"operating_point: {item.model_name} {item.model_version} is not installed any more",
-        )
-    points = {point.name: point for point in package.manifest.operating_points}
-    if name not in points:
-        raise InvalidRequest(
-            "OPERATING_POINT", f"operating_point: {item.model_name} has {', '.join(points)}"
-        )
-    qualifier = points[name].qualify(item.finding.class_name, item.finding.probability)
-    judged = item.finding.model_copy(update={"qualifier": qualifier})
-    return replace(item, finding=judged, operating_point=name)
 
 
 def finding_item(item: StoredFinding) -> FindingItem:

@@ -29,7 +29,17 @@ from service.core.logs import get_logger
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = "5"
 _FIELD: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
-_CONFLICTS: Final = frozenset({"JOB_STATE", "DELIVERY_STATE", "STUDY_STATE"})
+# Wrong requests are 422 unless HTTP has a word of its own for what is wrong.
+_STATUSES: Final = MappingProxyType(
+    {
+        "JOB_STATE": 409,
+        "DELIVERY_STATE": 409,
+        "UNSUPPORTED_MEDIA_TYPE": 415,
+        "MALFORMED_MULTIPART": 400,
+        "NO_INSTANCES": 400,
+        "TOO_MANY_INSTANCES": 413,
+    }
+)
 _REASONS: Final = MappingProxyType(
     {
         400: "BAD_REQUEST",
@@ -136,7 +146,7 @@ def of_error(error: OverreadError, *, path: str) -> Response:
     if isinstance(error, NotFound):
         return problem(404, error.reason, error.message)
     if isinstance(error, InvalidRequest):
-        return problem(409 if error.reason in _CONFLICTS else 422, error.reason, error.message)
+        return problem(_STATUSES.get(error.reason, 422), error.reason, error.message)
     if isinstance(error, RefusedInstance):
         return problem(409, error.reason, error.message)
     if isinstance(error, OutOfResources) or error.disposition is Disposition.RETRY:

@@ -1,23 +1,259 @@
 """The pages: what they show is read here, how it looks lies in the templates."""
 
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlencode
 
-from starlette.responses import Response
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import ValidationError
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-STATIC_DIR: Final = Path(__file__).resolve().parent / "static"
+from service.core.clock import Clock
+from service.core.errors import InvalidRequest, NotFound, OverreadError
+from service.core.findings import Qualifier
+from service.core.identifiers import is_uid
+from service.core.packages import ModelPackage
+from service.core.settings import Settings
+from service.core.states import Priority, StudyState
+from service.records import events, study_view, worklist
+from service.records.database import Records
+from service.records.operating_points import at_operating_point
+from service.records.study_view import StoredFinding
+from service.records.worklist_query import WorklistQuery
+from service.web import timeline, words
+from service.web.key_images import KeyImage, key_image
+
+_HERE: Final = Path(__file__).resolve().parent
+MODALITIES: Final = ("CT", "CR", "DX", "MG", "MR", "PT", "US")
+
+Packages = Callable[[], Mapping[str, ModelPackage]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A finding as the study page shows it."""
+
+    stored: StoredFinding
+    image: KeyImage | None
+
+
+@dataclass(frozen=True)
+class TaskFindings:
+    """The findings of one model, and the operating points to choose from."""
+
+    task: str
+    model: str
+    version: str
+    point: str | None
+    points: Sequence[Any]
+    shown: Sequence[Shown]
+    absent: Sequence[Shown]
 
 
 class Assets(StaticFiles):
     """Styles, scripts and icons; the only things here that a browser may keep."""
 
     def __init__(self) -> None:
-        super().__init__(directory=STATIC_DIR)
+        super().__init__(directory=_HERE / "static")
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file with how long it may be kept."""
+        """Return a file; a browser asks each time whether its copy is still good."""
         response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "no-cache"
         return response
+
+
+class Pages:
+    """Answers with pages."""
+
+    def __init__(
+        self, settings: Settings, records: Records, *, clock: Clock, packages: Packages
+    ) -> None:
+        self._settings = settings
+        self._records = records
+        self._clock = clock
+        self._packages = packages
+        self._templates = _environment()
+
+    def show_worklist(self, request: Request) -> HTMLResponse:
+        """Show the worklist that the address asks for."""
+        asked, faults = _asked(request)
+        with self._records.reading() as connection:
+            newest_event_id = events.newest_id(connection)
+            try:
+                page = worklist.page(connection, asked)
+            except InvalidRequest as error:
+                faults = {**faults, "cursor": error.message}
+                page = worklist.page(connection, asked.model_copy(update={"cursor": None}))
+        tasks = sorted({package.task for package in self._packages().values()})
+        return self._page(
+            "worklist.html",
+            status=422 if faults else 200,
+            page=page,
+            asked=asked,
+            faults=faults,
+            tasks=tasks,
+            next_address=_address(asked, page.next) if page.next else None,
+            first_address=_address(asked, None) if asked.cursor else None,
+            is_filtered=_address(asked, None) != _address(WorklistQuery(sort=asked.sort), None),
+            newest_event_id=newest_event_id,
+            states=StudyState,
+            priorities=Priority,
+            modalities=MODALITIES,
+        )
+
+    def show_study(self, study_instance_uid: str, operating_point: str = "") -> HTMLResponse:
+        """Show one study."""
+        try:
+            return self._study(study_instance_uid, operating_point)
+        except NotFound:
+            return self._page(
+                "message.html", status=404, title="No such study", text="It is not here, or not "
+                "any more."
+            )  # fmt: skip
+
+    def show_models(self) -> HTMLResponse:
+        """Show the installed models."""
+        packages = sorted(self._packages().values(), key=lambda package: package.name)
+        return self._page("models.html", packages=packages, choices=self._settings.models.of)
+
+    def show_model(self, name: str) -> HTMLResponse:
+        """Show one model's card."""
+        package = self._packages().get(name)
+        if package is None:
+            return self._page(
+                "message.html", status=404, title="No such model", text="It is not installed."
+            )
+        card = package.folder / "card.md"
+        text = card.read_text("utf-8", "replace") if card.is_file() else ""
+        return self._page("model.html", package=package, card=text)
+
+    def _study(self, study_instance_uid: str, operating_point: str) -> HTMLResponse:
+        if not is_uid(study_instance_uid):
+            raise NotFound("STUDY_UNKNOWN", "not a UID")
+        with self._records.reading() as connection:
+            newest_event_id = events.newest_id(connection)
+            detail = study_view.detail(connection, study_instance_uid)
+            stored = study_view.current_findings(connection, study_instance_uid)
+            results = study_view.result_items(connection, study_instance_uid)
+            sizes = study_view.image_sizes(
+                connection,
+                [
+                    item.finding.location.sop_instance_uid
+                    for item in stored
+                    if item.finding.location
+                ],
+            )
+        packages, fault = self._packages(), ""
+        if operating_point:
+            try:
+                stored = at_operating_point(stored, operating_point, packages)
+            except OverreadError as error:
+                fault = error.message
+        return self._page(
+            "study.html",
+            status=422 if fault else 200,
+            study=detail,
+            fault=fault,
+            tasks=_by_task(stored, study_instance_uid, sizes, packages),
+            results=results,
+            steps=timeline.steps(detail, results),
+            newest_event_id=newest_event_id,
+            has_viewer=self._settings.http.viewer_dir is not None,
+        )
+
+    def _page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        text = self._templates.get_template(template).render(
+            now=self._clock.now(), clinical_use=self._settings.results.clinical_use, **values
+        )
+        return HTMLResponse(text, status_code=status)
+
+
+def router(settings: Settings, records: Records, *, clock: Clock, packages: Packages) -> APIRouter:
+    """Return the routes of the pages."""
+    routes = APIRouter(include_in_schema=False)
+    pages = Pages(settings, records, clock=clock, packages=packages)
+    routes.add_api_route("/", pages.show_worklist, methods=["GET"])
+    routes.add_api_route("/studies/{study_instance_uid}", pages.show_study, methods=["GET"])
+    routes.add_api_route("/models", pages.show_models, methods=["GET"])
+    routes.add_api_route("/models/{name}", pages.show_model, methods=["GET"])
+    return routes
+
+
+def _asked(request: Request) -> tuple[WorklistQuery, dict[str, str]]:
+    """Return the query in the address, without the fields that are wrong, and what is."""
+    given: dict[str, Any] = defaultdict(list)
+    for name, value in request.query_params.multi_items():
+        given[name].append(value)
+    several = {"modality", "state", "priority"}
+    values = {name: found if name in several else found[-1] for name, found in given.items()}
+    try:
+        return WorklistQuery.model_validate(values), {}
+    except ValidationError as error:
+        faults = {_field_of(item["loc"]): str(item["msg"]) for item in error.errors()}
+        sound = {name: value for name, value in values.items() if name not in faults}
+        try:
+            return WorklistQuery.model_validate(sound), faults
+        except ValidationError:
+            return WorklistQuery(), faults
+
+
+def _field_of(location: Sequence[int | str]) -> str:
+    return str(location[0]) if location else "address"
+
+
+def _address(asked: WorklistQuery, cursor: str | None) -> str:
+    """Return the address of another page of the same list."""
+    values = asked.model_dump(mode="json", exclude_defaults=True, exclude={"cursor"})
+    if cursor is not None:
+        values["cursor"] = cursor
+    return "/?" + urlencode(values, doseq=True)
+
+
+def _by_task(
+    stored: Sequence[StoredFinding],
+    study_instance_uid: str,
+    sizes: Mapping[str, tuple[int, int]],
+    packages: Mapping[str, ModelPackage],
+) -> list[TaskFindings]:
+    gathered: defaultdict[tuple[str, str, str], list[Shown]] = defaultdict(list)
+    for item in stored:
+        package = packages.get(item.model_name)
+        image = key_image(item, study_instance_uid, sizes, package)
+        gathered[item.task, item.model_name, item.model_version].append(Shown(item, image))
+    return [
+        TaskFindings(
+            task=task,
+            model=model,
+            version=version,
+            point=found[0].stored.operating_point,
+            points=_points(packages.get(model), found[0].stored.model_sha256),
+            shown=[one for one in found if one.stored.finding.qualifier is not Qualifier.ABSENT],
+            absent=[one for one in found if one.stored.finding.qualifier is Qualifier.ABSENT],
+        )
+        for (task, model, version), found in gathered.items()
+    ]
+
+
+def _points(package: ModelPackage | None, sha256: str) -> Sequence[Any]:
+    if package is None or package.sha256 != sha256:
+        return ()
+    return package.manifest.operating_points
+
+
+def _environment() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.globals.update(words=words)
+    return templates
