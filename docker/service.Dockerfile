@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The roles that listen, remember and show: receiver, scheduler, api, migrate.
+# The roles that listen, remember, show and send: receiver, scheduler, api, deliverer, migrate.
 # Built without the networks' runtime (onnxruntime) and the embedded Redis.
 FROM python:3.12-slim AS build
 ENV UV_COMPILE_BYTECODE=1 \

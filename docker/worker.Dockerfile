@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The roles that compute and send: worker, deliverer.
+# The role that computes: worker.
 # EXTRAS="--extra cuda" adds the CUDA libraries that uv.lock pins (2 GB); the driver comes from the
 # host by the NVIDIA container toolkit. Without it, the same networks run on the CPU.
 FROM python:3.12-slim AS build

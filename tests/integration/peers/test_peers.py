@@ -141,6 +141,7 @@ def test_dciodvfy_tells_a_whole_object_from_a_broken_one(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_pixelmed_misses_what_a_report_lacks(pixelmed: PixelMed, tmp_path: Path) -> None:
     whole = _report(ct_series(slices=1))
     broken = copy.deepcopy(whole)
