@@ -55,7 +55,6 @@ MEASUREMENT_GROUP: Final = _dcm("125007", "Measurement Group")
 TRACKING_IDENTIFIER: Final = _dcm("112039", "Tracking Identifier")
 TRACKING_UNIQUE_IDENTIFIER: Final = _dcm("112040", "Tracking Unique Identifier")
 FINDING: Final = _dcm("121071", "Finding")
-FINDING_CATEGORY: Final = _sct("276214006", "Finding category")
 FINDING_SITE: Final = _sct("363698007", "Finding Site")
 LATERALITY: Final = _sct("272741003", "Laterality")
 RIGHT: Final = _sct("24028007", "Right")
@@ -151,14 +150,9 @@ UNITS: Final[Mapping[str, Code]] = MappingProxyType(
 # Segments and what they show: CID 7150, CID 7151.
 MORPHOLOGICALLY_ABNORMAL_STRUCTURE: Final = _sct("49755003", "Morphologically Abnormal Structure")
 ANATOMICAL_STRUCTURE: Final = _sct("91723000", "Anatomical Structure")
-LESION: Final = _sct("52988006", "Lesion")
 NODULE: Final = _sct("27925004", "Nodule")
 LUNG: Final = _sct("39607008", "Lung")
-UPPER_LOBE_OF_LUNG: Final = _sct("45653009", "Upper lobe of lung")
-MIDDLE_LOBE_OF_RIGHT_LUNG: Final = _sct("72481006", "Middle lobe of right lung")
-LOWER_LOBE_OF_LUNG: Final = _sct("90572001", "Lower lobe of lung")
 LIVER: Final = _sct("10200004", "Liver")
-CHEST: Final = _sct("816094009", "Chest")
 
 # Purposes and derivations in images: CID 7005, CID 7202, CID 7203.
 ACQUISITION_EQUIPMENT: Final = _dcm("109101", "Acquisition Equipment")

@@ -63,7 +63,8 @@ def opened(content: bytes) -> hd.seg.Segmentation:
 def drawn(analysis: Analysis, frames: list[SourceFrame]) -> np.ndarray:
     """What was found, on the source grid: shape (segments, frames, rows, columns)."""
     instance = frames[0].instance
-    whole = np.zeros((len(analysis.findings), len(frames), instance.rows, instance.columns), bool)
+    size = (instance.rows or 0, instance.columns or 0)
+    whole = np.zeros((len(analysis.findings), len(frames), *size), np.bool_)
     for image, finding in zip(whole, analysis.findings, strict=True):
         mask = analysis.masks[finding.id]
         ends = np.add(mask.offset, mask.voxels.shape)

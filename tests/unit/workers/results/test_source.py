@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pydicom
 import pytest
@@ -11,7 +12,7 @@ from tests.builders.results import header_bytes
 from workers.results.source import read_source
 
 
-def raw_header(charset: str, name: bytes, **attributes: object) -> bytes:
+def raw_header(charset: str, name: bytes, **attributes: Any) -> bytes:
     """A header whose patient name is exactly these bytes."""
     dataset = ct_series(slices=1, **attributes)[0]
     dataset.SpecificCharacterSet = charset.split("\\")
@@ -96,8 +97,9 @@ def test_sequences_of_the_patient_are_carried_over_whole() -> None:
     other.IssuerOfPatientIDQualifiersSequence = Sequence([issuer])
     dataset = ct_series(slices=1, OtherPatientIDsSequence=Sequence([other]))[0]
 
-    (entry,) = read_source(header_bytes(dataset)).elements["OtherPatientIDsSequence"]  # type: ignore[misc]
+    entries: Any = read_source(header_bytes(dataset)).elements["OtherPatientIDsSequence"]
 
+    (entry,) = entries
     assert b"OTHER-1" in entry
     assert b"1.2.3" in entry
 

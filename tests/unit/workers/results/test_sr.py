@@ -370,7 +370,7 @@ def test_another_reader_finds_both_groups_of_each_lesion() -> None:
     instances = ct_series()
     analysis = nodules(source_frames(instances))
 
-    content = hd.sr.srread(io.BytesIO(_saved(report(instances, analysis)))).content
+    content: Any = hd.sr.srread(io.BytesIO(_saved(report(instances, analysis)))).content
 
     for finding in analysis.findings:
         volumetric = content.get_volumetric_roi_measurement_groups(
