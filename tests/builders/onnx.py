@@ -77,12 +77,12 @@ def detector(*, threshold: float, diameter_mm: float) -> bytes:
 
 
 def brightness_of_crop(*, threshold: float, edge: int, output: str = "logit") -> bytes:
-    """Return a second stage: GAIN x (mean brightness of the crop's middle 8 voxels - threshold)."""
+    """Return a second stage: GAIN x (brightest of the crop's middle 8 x 8 x 8 - threshold)."""
     half = edge // 2
     nodes = [
         helper.make_node("Slice", ["crop", "starts", "ends", "axes"], ["middle"]),
-        helper.make_node("GlobalAveragePool", ["middle"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("GlobalMaxPool", ["middle"], ["brightest"]),
+        helper.make_node("Flatten", ["brightest"], ["flat"]),
         helper.make_node("Sub", ["flat", "threshold"], ["above"]),
         helper.make_node("Mul", ["above", "gain"], [output]),
     ]
@@ -91,8 +91,8 @@ def brightness_of_crop(*, threshold: float, edge: int, output: str = "logit") ->
         {"crop": ["n", 1, edge, edge, edge]},
         {output: ["n", 1]},
         {
-            "starts": np.array([half - 1] * 3, np.int64),
-            "ends": np.array([half + 1] * 3, np.int64),
+            "starts": np.array([half - 4] * 3, np.int64),
+            "ends": np.array([half + 4] * 3, np.int64),
             "axes": np.array([2, 3, 4], np.int64),
             "threshold": np.float32(threshold),
             "gain": np.float32(GAIN),
