@@ -73,6 +73,7 @@ REFERENCED_SEGMENT: Final = _dcm("121191", "Referenced Segment")
 SOURCE_IMAGE_FOR_SEGMENTATION: Final = _dcm("121233", "Source image for segmentation")
 DERIVATION: Final = _dcm("121401", "Derivation")
 MEAN: Final = _sct("373098007", "Mean")
+STANDARD_DEVIATION: Final = _sct("386136009", "Standard Deviation")
 
 # What a device says of its own certainty, and whether the thing is there.
 CERTAINTY_OF_FINDING: Final = _dcm("111012", "Certainty of Finding")
@@ -103,12 +104,23 @@ UNSPECIFIED_REASON: Final = _dcm("110513", "Discontinued for unspecified reason"
 LONG_AXIS: Final = _sct("103339001", "Long Axis")
 SHORT_AXIS: Final = _sct("103340004", "Short Axis")
 VOLUME: Final = _sct("118565006", "Volume")
+AREA: Final = _sct("42798000", "Area")
 DIAMETER: Final = _sct("81827009", "Diameter")
 MAXIMUM_3D_DIAMETER: Final = Code(
     value="L0JK", scheme="IBSI", meaning="Maximum 3D Diameter of a Mesh"
 )
 ATTENUATION_COEFFICIENT: Final = _dcm("112031", "Attenuation Coefficient")
 MEAN_ATTENUATION_COEFFICIENT: Final = _dcm("112181", "Mean Attenuation Coefficient")
+SD_OF_ATTENUATION_COEFFICIENT: Final = _dcm(
+    "112183", "Standard Deviation of Attenuation Coefficient"
+)
+# What the two are written as: the quantity, and how it was derived from the voxels.
+DERIVED: Final[Mapping[Code, tuple[Code, Code]]] = MappingProxyType(
+    {
+        MEAN_ATTENUATION_COEFFICIENT: (ATTENUATION_COEFFICIENT, MEAN),
+        SD_OF_ATTENUATION_COEFFICIENT: (ATTENUATION_COEFFICIENT, STANDARD_DEVIATION),
+    }
+)
 
 MILLIMETER: Final = _ucum("mm", "mm")
 SQUARE_MILLIMETER: Final = _ucum("mm2", "square millimeter")
@@ -127,7 +139,9 @@ MEASUREMENTS: Final[Mapping[str, Code]] = MappingProxyType(
         "volume": VOLUME,
         "diameter": DIAMETER,
         "maximum_3d_diameter": MAXIMUM_3D_DIAMETER,
-        "mean_attenuation": MEAN_ATTENUATION_COEFFICIENT,
+        "area": AREA,
+        "mean_hu": MEAN_ATTENUATION_COEFFICIENT,
+        "sd_hu": SD_OF_ATTENUATION_COEFFICIENT,
     }
 )
 

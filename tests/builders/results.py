@@ -132,11 +132,12 @@ def nodule(
             Measurement(name="short_axis", value=5.6, unit="mm", code=codes.SHORT_AXIS),
             Measurement(name="volume", value=231.25, unit="mm3", code=codes.VOLUME),
             Measurement(
-                name="mean_attenuation",
+                name="mean_hu",
                 value=-31.5,
                 unit="HU",
                 code=codes.MEAN_ATTENUATION_COEFFICIENT,
             ),
+            Measurement(name="sd_hu", value=44.25, unit="[hnsf'U]"),
         ),
         segment_number=rank + 1,
     )

@@ -14,7 +14,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.valuerep import format_number_as_ds
 
 from service.core.errors import ContractViolation
-from service.core.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from service.core.part10 import file_meta
 
 Scalar: TypeAlias = str | int | float
 # None is an element without a value. Bytes are a binary value. A list of bytes is a sequence of
@@ -84,16 +84,12 @@ def encoded(values: Mapping[str, Value]) -> bytes:
 
 def part10(values: Mapping[str, Value]) -> bytes:
     """Return a data set as the bytes of a DICOM file (PS3.10 section 7)."""
-    meta = item(
-        FileMetaInformationVersion=b"\x00\x01",
-        MediaStorageSOPClassUID=_text(values, "SOPClassUID"),
-        MediaStorageSOPInstanceUID=_text(values, "SOPInstanceUID"),
-        TransferSyntaxUID=EXPLICIT_VR_LITTLE_ENDIAN,
-        ImplementationClassUID=IMPLEMENTATION_CLASS_UID,
-        ImplementationVersionName=IMPLEMENTATION_VERSION_NAME,
+    meta = file_meta(
+        sop_class_uid=_text(values, "SOPClassUID"),
+        sop_instance_uid=_text(values, "SOPInstanceUID"),
+        transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN,
     )
-    length = item(FileMetaInformationGroupLength=len(meta))
-    return b"".join((bytes(128), b"DICM", length, meta, encoded(values)))
+    return meta + encoded(values)
 
 
 def tag_of(keyword: str) -> int:

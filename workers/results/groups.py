@@ -245,9 +245,10 @@ def _number(measurement: Measurement) -> bytes | None:
     if code is None or measurement.unit not in codes.UNITS:
         return None
     unit = _unit(measurement)
-    if (code.scheme, code.value) == ("DCM", codes.MEAN_ATTENUATION_COEFFICIENT.value):
-        mean = content.code(Relation.HAS_CONCEPT_MOD, codes.DERIVATION, codes.MEAN)
-        return content.number(codes.ATTENUATION_COEFFICIENT, measurement.value, unit, [mean])
+    if code in codes.DERIVED:
+        quantity, how = codes.DERIVED[code]
+        derivation = content.code(Relation.HAS_CONCEPT_MOD, codes.DERIVATION, how)
+        return content.number(quantity, measurement.value, unit, [derivation])
     return content.number(code, measurement.value, unit)
 
 

@@ -6,6 +6,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -22,7 +23,7 @@ POSITION = tag_of("ImagePositionPatient")
 
 
 def saved(dataset: Dataset, syntax: str) -> bytes:
-    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     buffer = io.BytesIO()
     dataset.save_as(
         buffer,
