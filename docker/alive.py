@@ -15,5 +15,5 @@ records = Records(load_settings().database_url)
 with records.reading() as connection:
     alive = heartbeats.seen_since(connection, SystemClock().now() - SEEN_WITHIN)
 records.close()
-here = f"@{socket.gethostname()}:"
+here = socket.gethostname()
 sys.exit(0 if any(here in heartbeat.process for heartbeat in alive) else 1)
