@@ -76,7 +76,7 @@ def radiograph_features(pixels: NDArray[np.generic]) -> dict[str, float]:
     counts = np.histogram(small, bins=32, range=(-3, 3))[0] + 1e-9
     shares = counts / counts.sum()
     features = {
-        "symmetry": np.corrcoef(left.ravel(), right.ravel())[0, 1],
+        "symmetry": _correlation(left, right),
         "mediastinal_contrast": small[half // 2 : -half // 2, third:-third].mean() - lateral.mean(),
         "vertical_contrast": small[half:].mean() - small[:half].mean(),
         "skewness": (small**3).mean(),
@@ -86,7 +86,7 @@ def radiograph_features(pixels: NDArray[np.generic]) -> dict[str, float]:
         "aspect_ratio": columns / rows,
         "border_darkness": -border.mean(),
     }
-    return {name: float(np.nan_to_num(value)) for name, value in features.items()}
+    return {name: float(value) for name, value in features.items()}
 
 
 def judge(guard: Guard, features: Mapping[str, float], *, package: str) -> dict[str, float]:
@@ -207,6 +207,13 @@ def _otsu(values: Array) -> float:
     mean_above = ((counts * middles).sum() - np.cumsum(counts * middles)) / np.maximum(above, 1)
     between = below.astype(np.float64) * above * (mean_below - mean_above) ** 2
     return float(edges[int(between.argmax()) + 1])
+
+
+def _correlation(first: Array, second: Array) -> float:
+    """Return Pearson's correlation, 0 where one of the images is flat."""
+    a, b = first - first.mean(), second - second.mean()
+    spread = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / spread if spread > 0 else 0.0
 
 
 def _thumbnail(pixels: NDArray[np.generic]) -> Array:
