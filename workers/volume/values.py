@@ -16,7 +16,8 @@ from workers.volume.pixels import FrameFormat
 
 Values = NDArray[np.int16 | np.float32]
 
-# What stands outside the field of view: the least value of the common 12-bit CT scale.
+# The least value of the common 12-bit CT scale. Nothing is thinner than air: what lies below stands
+# outside the field of view, whether it is marked as padding or, as often, is not.
 AIR_HU = -1024
 HOUNSFIELD = "HU"
 _INT16 = np.iinfo(np.int16)
@@ -101,8 +102,8 @@ def value_type(
 ) -> type[np.int16] | type[np.float32]:
     """Return the type that holds the values of all frames: int16 where it is enough.
 
-    Hounsfield units beyond 16 bits (the 32 K that no matter reaches) are cut off rather than
-    doubling the memory of a volume; other units keep every value.
+    Hounsfield units above 32767, which no matter reaches, are cut off rather than doubling the
+    memory of a volume; other units keep every value.
     """
     for stored, meaning in zip(formats, meanings, strict=True):
         if not meaning.is_whole_shift or stored.bits_allocated > 16:
@@ -115,14 +116,18 @@ def value_type(
 
 
 def shift_in_place(frame: Values, stored: FrameFormat, meaning: Meaning, *, unit: str) -> None:
-    """Turn stored 16-bit patterns into values of type int16 where they lie."""
+    """Turn stored 16-bit patterns into values of type int16 where they lie.
+
+    Hounsfield units below air become air.
+    """
     raw: Stored = frame.view(stored.dtype)
-    padded = padding_mask(raw, meaning)
-    normalise_bits(raw, stored)
     shift = int(meaning.intercept)
+    least = AIR_HU if unit == HOUNSFIELD else int(_INT16.min)
     low, high = stored_range(stored)
-    if low + shift < _INT16.min:
-        np.maximum(raw, raw.dtype.type(_INT16.min - shift), out=raw)
+    padded = None if _is_below(meaning, least - shift, stored) else padding_mask(raw, meaning)
+    normalise_bits(raw, stored)
+    if low + shift < least:
+        np.maximum(raw, raw.dtype.type(max(low, least - shift)), out=raw)
     if high + shift > _INT16.max:
         np.minimum(raw, raw.dtype.type(_INT16.max - shift), out=raw)
     if shift:
@@ -135,7 +140,10 @@ def shift_in_place(frame: Values, stored: FrameFormat, meaning: Meaning, *, unit
 def scale_into(
     target: Values, raw: Stored, stored: FrameFormat, meaning: Meaning, *, unit: str
 ) -> None:
-    """Write slope x stored + intercept into `target`; `raw` is changed on the way."""
+    """Write slope x stored + intercept into `target`; `raw` is changed on the way.
+
+    Hounsfield units below air become air.
+    """
     padded = padding_mask(raw, meaning)
     normalise_bits(raw, stored)
     if target.dtype == np.int16:
@@ -144,6 +152,8 @@ def scale_into(
     else:
         np.multiply(raw, np.float32(meaning.slope), out=target, casting="unsafe")
         np.add(target, np.float32(meaning.intercept), out=target)
+    if unit == HOUNSFIELD:
+        np.maximum(target, target.dtype.type(AIR_HU), out=target)
     fill_padding(target, padded, unit)
 
 
@@ -189,6 +199,12 @@ def _has_rescale(frame: SourceFrame) -> bool:
 def _as_stored(value: int, bits: int, *, signed: bool) -> int:
     pattern = value & ((1 << bits) - 1)
     return pattern - (1 << bits) if signed and pattern >> (bits - 1) else pattern
+
+
+def _is_below(meaning: Meaning, limit: int, stored: FrameFormat) -> bool:
+    """Whether padding lies where values are cut off anyway, so that it need not be looked for."""
+    within = stored.bits_stored == stored.bits_allocated
+    return meaning.padding is not None and within and meaning.padding[1] <= limit
 
 
 def stored_range(stored: FrameFormat) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from workers.volume.values import (
     AIR_HU,
     Meaning,
     normalise_bits,
+    scale_into,
     shift_in_place,
     unit_of,
     value_type,
@@ -40,7 +41,7 @@ def test_padding_written_with_the_other_sign_becomes_air():
     instances = with_stored([-2000, -1999, 40], signed=True, intercept=-24.0)
     for instance in instances:
         instance.add_new(Tag("PixelPaddingValue"), "US", 63536)
-    assert corner(loaded(instances), 3) == [AIR_HU, -2023, 16]
+    assert corner(loaded(instances), 3) == [AIR_HU, AIR_HU, 16]
 
 
 def test_padding_range_becomes_air():
@@ -68,9 +69,9 @@ def test_padding_without_hounsfield_takes_the_least_value_of_the_image():
     ("bits", "signed", "stored", "meant"),
     [
         (12, False, [0xF123, 0x0FFF], [0x123, 0xFFF]),
-        (12, True, [0x0FFF, 0x0800, 0x07FF], [-1, -2048, 2047]),
-        (15, True, [0x4000, 0x3FFF], [-16384, 16383]),
-        (16, True, [0x8001, 0x7FFF], [-32767, 32767]),
+        (12, True, [0x0FFF, 0x0C00, 0x07FF], [-1, -1024, 2047]),
+        (15, True, [0x7FFD, 0x3FFF], [-3, 16383]),
+        (16, True, [0xFFFE, 0x7FFF], [-2, 32767]),
     ],
 )
 def test_bits_above_the_stored_ones_do_not_count(bits, signed, stored, meant):
@@ -81,7 +82,7 @@ def test_bits_above_the_stored_ones_do_not_count(bits, signed, stored, meant):
     ("signed", "intercept", "stored", "meant"),
     [
         (False, -1024.0, [65535, 40000, 33791, 33790], [32767, 32767, 32767, 32766]),
-        (True, -1024.0, [-32768, -31744, -31743, 0], [-32768, -32768, -32767, -1024]),
+        (True, -1024.0, [-32768, -31744, -1, 0, 1], [-1024, -1024, -1024, -1024, -1023]),
         (True, 1000.0, [32767, 31767, 31766], [32767, 32767, 32766]),
     ],
 )
@@ -103,9 +104,27 @@ def test_in_place_and_scaled_values_agree():
     meaning = Meaning(1.0, -1024.0, padding=(-2000, -2000))
     raw = rng.integers(-32768, 32767, (9, 7)).astype(np.int16)
     raw[2, 3] = -2000
-    expected = np.where(raw == -2000, AIR_HU, np.maximum(raw.astype(int) - 1024, -32768))
+    expected = np.maximum(raw.astype(int) - 1024, AIR_HU)
+    scaled = np.empty((9, 7), np.float32)
+    scale_into(scaled, raw.copy(), stored, meaning, unit="HU")
     shift_in_place(raw, stored, meaning, unit="HU")
     assert np.array_equal(raw, expected)
+    assert np.array_equal(scaled, expected)
+
+
+def test_air_that_is_marked_as_nothing_becomes_air():
+    volume = loaded(with_stored([-2000, -1024, 0, 24], signed=True, intercept=-1024.0))
+    assert corner(volume, 4) == [AIR_HU, AIR_HU, AIR_HU, -1000]
+
+
+def test_padding_within_the_range_of_tissue_becomes_air():
+    instances = with_stored([-5, -4], signed=True, PixelPaddingValue=-5)
+    assert corner(loaded(instances), 2) == [AIR_HU, -4]
+
+
+def test_values_without_hounsfield_may_lie_below_air():
+    instances = with_stored([-3000, -2], signed=True, Modality="MR", RescaleType="US")
+    assert corner(loaded(instances, VolumeRules(unit="")), 2) == [-3000, -2]
 
 
 def test_full_bits_are_left_alone():

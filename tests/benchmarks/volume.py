@@ -1,0 +1,122 @@
+"""Series to voxels, against one `np.fromfile` of the same voxels and against pydicom.
+
+Run ``python -m tests.benchmarks.volume [--slices 100] [--repeats 5]``. All contenders read the same
+files in one run, in turn, from a warm cache; figures are medians with the spread behind them.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from tests.builders.dicom import AXIAL, ct_series, in_syntax, pattern_hu
+from tests.builders.volumes import sources
+from workers.volume.plan import VolumeRules
+from workers.volume.series import load_volume
+
+SYNTAXES = [
+    ExplicitVRLittleEndian,
+    RLELossless,
+    JPEGLSLossless,
+    JPEGLosslessSV1,
+    JPEG2000Lossless,
+    HTJ2KLossless,
+]
+
+
+def seconds_each(
+    contenders: Mapping[str, Callable[[], object]], repeats: int
+) -> dict[str, list[float]]:
+    """Time every contender in turn, so that what else the machine does meets all alike."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            started = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - started)
+    return times
+
+
+def by_pydicom(paths: Sequence[Path]) -> np.ndarray:
+    """Read a series the common way: whole data sets, sorted, stacked and rescaled."""
+    datasets = [pydicom.dcmread(path) for path in paths]
+    datasets.sort(key=lambda dataset: float(dataset.ImagePositionPatient[2]))
+    stacked = np.stack([dataset.pixel_array for dataset in datasets]).astype(np.int16)
+    return stacked + np.int16(datasets[0].RescaleIntercept)
+
+
+def measure(slices: int, repeats: int) -> list[dict[str, object]]:
+    """Measure every syntax on a noisy CT of 512 x 512 pixels."""
+    noise = np.random.default_rng(1).normal(0, 12, (slices, 512, 512))
+    hounsfield = (pattern_hu(slices, 512, 512) + noise).round().clip(-1024, 3071)
+    native = ct_series(hounsfield=hounsfield, orientation=AXIAL, bits_stored=12)
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "voxels.raw"
+        hounsfield.astype(np.int16).tofile(raw)
+        for syntax in SYNTAXES:
+            encoded = [in_syntax(instance, syntax) for instance in native]
+            archived = sources(encoded, Path(folder) / syntax.keyword)
+            paths = [source.path for source in archived]
+            contenders: dict[str, Callable[[], object]] = {
+                "fromfile": lambda: np.fromfile(raw, np.int16),
+                "ours, 1 thread": lambda a=archived: load_volume(a, VolumeRules(), threads=1),
+                "ours, 2 threads": lambda a=archived: load_volume(a, VolumeRules(), threads=2),
+                "ours, verified": lambda a=archived: load_volume(a, VolumeRules(), verify=True),
+            }
+            if syntax != JPEGLosslessSV1:  # pydicom has no permissive decoder for it
+                contenders["pydicom"] = lambda p=paths: by_pydicom(p)
+            times = seconds_each(contenders, repeats)
+            base = statistics.median(times["fromfile"])
+            for name, taken in times.items():
+                results.append(
+                    {
+                        "syntax": syntax.keyword,
+                        "contender": name,
+                        "median_ms": 1e3 * statistics.median(taken),
+                        "least_ms": 1e3 * min(taken),
+                        "most_ms": 1e3 * max(taken),
+                        "ratio_to_fromfile": statistics.median(taken) / base,
+                    }
+                )
+    return results
+
+
+def main() -> int:
+    """Print a table and, with ``--json``, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slices", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    results = measure(arguments.slices, arguments.repeats)
+    print(f"{arguments.slices} slices of 512 x 512, median of {arguments.repeats}")
+    for row in results:
+        print(
+            "{syntax:28} {contender:16} {median_ms:9.1f} ms ({least_ms:.1f}..{most_ms:.1f})"
+            " {ratio_to_fromfile:7.2f} x fromfile".format(**row)
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
