@@ -14,11 +14,12 @@ CHECKS: dict[str, list[str | Path]] = {
     "ruff check": [SCRIPTS / "ruff", "check", "--no-cache", "--output-format=concise", "."],
     "ruff format": [SCRIPTS / "ruff", "format", "--no-cache", "--check", "."],
     "mypy": [SCRIPTS / "mypy"],
-    "mypy of the peers": [
+    "mypy of the tests' own machinery": [
         SCRIPTS / "mypy",
         "--explicit-package-bases",
         "tests/peers",
         "tests/conftest.py",
+        "tests/architecture",
     ],
     "import contracts": [SCRIPTS / "lint-imports"],
     "lock file": [shutil.which("uv") or "uv", "lock", "--check"],
