@@ -5,6 +5,7 @@ bounded by number and time, so that port scanners and slow peers lock nobody out
 happen in the connection's own thread.
 """
 
+import contextvars
 import socket
 import ssl
 import threading
@@ -137,8 +138,9 @@ class Listener:
         if len(self._threads) >= MAX_CONNECTIONS:
             connection.close()
             return
+        context = contextvars.copy_context()  # what every log line of this process carries
         thread = threading.Thread(
-            target=self._serve, args=(connection, address), name="association", daemon=True
+            target=context.run, args=(self._serve, connection, address), daemon=True
         )
         with self._lock:
             self._threads.add(thread)
