@@ -24,7 +24,7 @@ _LUNG_HU = -400.0
 _GAS_HU = -965.0
 _LUNG_PIECE_ML = 80.0
 # Nodules and masses on the pleura are not air; a lung closed by this much takes them in.
-_LUNG_CLOSING_MM = 12.0
+_LUNG_CLOSING_MM = 16.0
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def _block_means(voxels: NDArray[np.generic], factors: NDArray[np.int_]) -> Arra
 
 def _body(values: Array) -> Mask:
     solid = values > _BODY_HU
-    # Opening parts the table from the back that lies on it.
-    opened = ndimage.binary_opening(solid, iterations=1)
-    labels, count = cc3d.connected_components(opened, connectivity=6, return_N=True)
+    # No opening to part the table from the back: a thin chest wall would open with it, and the
+    # table's air is told from lung by its density.
+    labels, count = cc3d.connected_components(solid, connectivity=6, return_N=True)
     if count == 0:
         return np.zeros_like(solid)
     sizes = np.bincount(labels.ravel())

@@ -92,7 +92,7 @@ def test_a_bright_patch_is_present_where_it_lies(tmp_path, header, fit):
     evidence = analysis.maps[found["opacity"].id]
     assert evidence.shape == IMAGE
     assert evidence.dtype == np.float32
-    assert evidence[PATCH].mean() > 0.8
+    assert evidence[PATCH].mean() > 0.7
     assert 0 <= evidence.min() <= evidence.max() <= 1
     assert evidence[:, 200:].max() < 0.01
     mask = analysis.masks[found["opacity"].id]
@@ -122,14 +122,14 @@ def test_evidence_lies_on_the_image_as_it_is_stored(tmp_path, header, turn):
     stored = turn.stored(shown.pixels)
     evidence = analysis.maps[opacity.id]
     assert evidence.shape == stored.shape
-    assert evidence[stored == 900].mean() > 0.8
+    assert evidence[stored == 900].mean() > 0.7
     assert evidence[stored != 900].mean() < 0.05
     mask = analysis.masks[opacity.id]
     whole = np.zeros(stored.shape, bool)
     _, row, column = mask.offset
     _, rows, columns = mask.voxels.shape
     whole[row : row + rows, column : column + columns] = mask.voxels[0]
-    assert whole[stored == 900].mean() > 0.8
+    assert whole[stored == 900].mean() > 0.7
     box = next(r for r in opacity.location.regions if r.role is RegionRole.BOX)
     (left, top), _, (right, bottom), *_ = box.points
     assert (right - left, bottom - top) == (np.ptp(np.nonzero(whole)[1]) + 1,
