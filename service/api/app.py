@@ -4,7 +4,7 @@ import importlib.metadata
 import threading
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from service.api import (
     deliveries,
@@ -29,7 +29,18 @@ from service.core.settings import Settings
 from service.records.database import Records
 from service.web import pages
 
-_ROOMS: Final = (worklist, studies, findings, jobs, deliveries, models, events, statistics)
+_ROOMS: Final = (
+    worklist,
+    studies,
+    findings,
+    jobs,
+    deliveries,
+    models,
+    events,
+    statistics,
+    uploads,
+    health,
+)
 
 
 def create_app(
@@ -60,9 +71,7 @@ def create_app(
     _describe(app, needs_key=settings.http.auth != "none")
     registry = metrics.new_registry(context)
     for router in (
-        api_router(context),
-        uploads.router(context),
-        health.router(context),
+        *(room.router(context) for room in _ROOMS),
         metrics.router(registry),
         docs.router(),
         pages.router(settings, records, clock=context.clock, packages=context.shelf.packages),
@@ -73,14 +82,6 @@ def create_app(
     app.add_middleware(Gate, settings=settings.http)
     app.add_middleware(Measured, http=HttpMetrics(registry))
     return app
-
-
-def api_router(context: Context) -> APIRouter:
-    """Return every route below ``/api/v1``."""
-    routes = APIRouter(prefix=docs.PREFIX)
-    for room in _ROOMS:
-        routes.include_router(room.router(context))
-    return routes
 
 
 def _describe(app: FastAPI, *, needs_key: bool) -> None:

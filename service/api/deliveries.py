@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from service.api.answers import answer
 from service.api.context import Context
-from service.api.routes import add
+from service.api.routes import PREFIX, add
 from service.api.schemas import (
     LIMIT_DEFAULT,
     Cursor,
@@ -69,7 +69,7 @@ class DeliveryRoutes:
 
 def router(context: Context) -> APIRouter:
     """Return the routes of deliveries."""
-    routes, handlers = APIRouter(tags=["deliveries"]), DeliveryRoutes(context)
+    routes, handlers = APIRouter(prefix=PREFIX, tags=["deliveries"]), DeliveryRoutes(context)
     one = "/deliveries/{delivery_id}"
     add(routes, "GET /deliveries", handlers.list_deliveries, gives=DeliveryPage, problems=(422,))
     add(routes, f"GET {one}", handlers.get_delivery, gives=DeliveryItem, problems=(404, 422))

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter
 
 from service.api.access import OPEN_PATHS
 from service.api.problems import Problem
+from service.api.routes import PREFIX
 
-PREFIX: Final = "/api/v1"
 OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
 DOCS_PATH: Final = f"{PREFIX}/docs"
 

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from service.api.answers import to_json
 from service.api.context import Context
 from service.api.problems import documented
+from service.api.routes import PREFIX
 from service.core.errors import OverreadError
 from service.records import events
 from service.records.events import Event
@@ -28,7 +29,7 @@ _RETRY_MS: Final = 2000
 
 def router(context: Context) -> APIRouter:
     """Return the route of the event stream."""
-    routes = APIRouter(tags=["events"])
+    routes = APIRouter(prefix=PREFIX, tags=["events"])
     feed = EventFeed(context)
 
     @routes.get(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from service.api.answers import answer
 from service.api.context import Context
-from service.api.routes import add
+from service.api.routes import PREFIX, add
 from service.api.schemas import FindingId, ReviewBody, StudyUid
 from service.core.findings import Code, Finding, Location, Measurement, Qualifier
 from service.core.headers import Triple
@@ -180,7 +180,7 @@ class FindingRoutes:
 
 def router(context: Context) -> APIRouter:
     """Return the routes of findings and reviews."""
-    routes, handlers = APIRouter(tags=["findings"]), FindingRoutes(context)
+    routes, handlers = APIRouter(prefix=PREFIX, tags=["findings"]), FindingRoutes(context)
     one, missing = "/findings/{finding_id}", (404, 422)
     add(
         routes,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from service.api.answers import answer
 from service.api.context import Context
-from service.api.routes import add
+from service.api.routes import PREFIX, add
 from service.api.schemas import LIMIT_DEFAULT, Cursor, JobId, Limit, NameFilter, StudyUidFilter
 from service.core.states import JobState
 from service.records import jobs, listings
@@ -70,7 +70,7 @@ class JobRoutes:
 
 def router(context: Context) -> APIRouter:
     """Return the routes of jobs."""
-    routes, handlers = APIRouter(tags=["jobs"]), JobRoutes(context)
+    routes, handlers = APIRouter(prefix=PREFIX, tags=["jobs"]), JobRoutes(context)
     moved = (404, 409, 422)
     add(routes, "GET /jobs", handlers.list_jobs, gives=JobPage, problems=(422,))
     add(routes, "GET /jobs/{job_id}", handlers.get_job, gives=JobItem, problems=(404, 422))

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from service.api.answers import answer
 from service.api.context import Context
-from service.api.routes import add
+from service.api.routes import PREFIX, add
 from service.api.schemas import ModelName
 from service.core.errors import NotFound
 from service.core.manifest_output import OperatingPoint
@@ -111,7 +111,7 @@ class ModelRoutes:
 
 def router(context: Context) -> APIRouter:
     """Return the routes of models."""
-    routes, handlers = APIRouter(tags=["models"]), ModelRoutes(context)
+    routes, handlers = APIRouter(prefix=PREFIX, tags=["models"]), ModelRoutes(context)
     add(routes, "GET /models", handlers.list_models, gives=ModelList)
     add(routes, "GET /models/{name}", handlers.get_model, gives=ModelDetail, problems=(404, 422))
     return routes

@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
 from service.api.problems import documented
+
+PREFIX: Final = "/api/v1"
 
 Handler = Callable[..., Response]
 

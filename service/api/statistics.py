@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from service.api.answers import answer
 from service.api.context import Context
-from service.api.routes import add
+from service.api.routes import PREFIX, add
 from service.core.errors import InvalidRequest
 from service.records import statistics
 from service.records.statistics import Statistics
@@ -44,6 +44,6 @@ class StatisticsRoutes:
 
 def router(context: Context) -> APIRouter:
     """Return the route of statistics."""
-    routes, handlers = APIRouter(tags=["statistics"]), StatisticsRoutes(context)
+    routes, handlers = APIRouter(prefix=PREFIX, tags=["statistics"]), StatisticsRoutes(context)
     add(routes, "GET /statistics", handlers.get_statistics, gives=Statistics, problems=(422,))
     return routes

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from service.api.answers import answer
 from service.api.context import Context
-from service.api.routes import add
+from service.api.routes import PREFIX, add
 from service.api.schemas import RunAgain, StudyUid
 from service.records import study_view
 from service.records.study_view import ResultItem, StudyDetail
@@ -74,7 +74,7 @@ class StudyRoutes:
 
 def router(context: Context) -> APIRouter:
     """Return the routes of one study."""
-    routes, handlers = APIRouter(tags=["studies"]), StudyRoutes(context)
+    routes, handlers = APIRouter(prefix=PREFIX, tags=["studies"]), StudyRoutes(context)
     one = "/studies/{study_instance_uid}"
     add(routes, f"GET {one}", handlers.get_study, gives=StudyDetail, problems=(404, 422))
     add(routes, f"GET {one}/results", handlers.list_results, gives=ResultList, problems=(404, 422))

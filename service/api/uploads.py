@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from service.api.answers import answer
 from service.api.context import Context
 from service.api.problems import documented, problem
+from service.api.routes import PREFIX
 from service.api.schemas import StudyUid
 from service.core.errors import OutOfResources
 from service.intake.ingest import Ingest, Outcome
@@ -187,7 +188,7 @@ def router(context: Context) -> APIRouter:
     handlers = UploadRoutes(stow_of(context))
     faults = documented(400, 409, 413, 415, 503)
     routes.add_api_route(
-        "/api/v1/studies",
+        f"{PREFIX}/studies",
         handlers.upload,
         methods=["POST"],
         operation_id="uploadInstances",

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from service.api.answers import answer
 from service.api.context import Context
-from service.api.routes import add
+from service.api.routes import PREFIX, add
 from service.records import worklist
 from service.records.worklist_query import WorklistQuery
 
@@ -29,7 +29,7 @@ class WorklistRoutes:
 
 def router(context: Context) -> APIRouter:
     """Return the worklist's route."""
-    routes, handlers = APIRouter(tags=["worklist"]), WorklistRoutes(context)
+    routes, handlers = APIRouter(prefix=PREFIX, tags=["worklist"]), WorklistRoutes(context)
     add(
         routes,
         "GET /worklist",
