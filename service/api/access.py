@@ -24,7 +24,9 @@ from service.core.settings import HttpSettings, is_loopback
 JSON_LIMIT_BYTES: Final = 1 << 20
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_WRONG_KEYS_LIMIT: Final = 20
+# Many different keys are a guess; one key over and over is a program with an old one.
+_GUESSES_LIMIT: Final = 20
+_WRONG_KEYS_LIMIT: Final = 100
 _WRONG_KEYS_WINDOW_S: Final = 60.0
 _ADDRESSES_LIMIT: Final = 10_000
 _CHALLENGE: Final = 'Bearer realm="overread", Basic realm="overread", charset="UTF-8"'
@@ -49,22 +51,27 @@ class Keys:
     """The API keys, kept as digests; wrong ones are counted by address."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
-        self._wrong: dict[str, list[float]] = {}
+        self._digests = tuple(_digest(key) for key in keys)
+        self._wrong: dict[str, list[tuple[float, bytes]]] = {}
 
     def fits(self, offered: str) -> bool:
         """Return whether a key is one of ours, in a time that does not tell how close it was."""
-        digest = hashlib.sha256(offered.encode("utf-8", "surrogatepass")).digest()
+        digest = _digest(offered)
         return any([hmac.compare_digest(digest, known) for known in self._digests])
 
-    def note_wrong(self, address: str) -> bool:
+    def note_wrong(self, offered: str, address: str) -> bool:
         """Count a wrong key; return whether the address has offered too many lately."""
         since = time.monotonic() - _WRONG_KEYS_WINDOW_S
         if len(self._wrong) >= _ADDRESSES_LIMIT:
-            self._wrong = {name: at for name, at in self._wrong.items() if at[-1] > since}
-        recent = [at for at in self._wrong.get(address, []) if at > since][-_WRONG_KEYS_LIMIT:]
-        self._wrong[address] = [*recent, time.monotonic()]
-        return len(recent) >= _WRONG_KEYS_LIMIT
+            self._wrong = {name: seen for name, seen in self._wrong.items() if seen[-1][0] > since}
+        recent = [one for one in self._wrong.get(address, []) if one[0] > since]
+        guesses = {digest for _, digest in recent}
+        self._wrong[address] = [*recent[-_WRONG_KEYS_LIMIT:], (time.monotonic(), _digest(offered))]
+        return len(guesses) >= _GUESSES_LIMIT or len(recent) >= _WRONG_KEYS_LIMIT
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 class Gate:
@@ -129,7 +136,7 @@ class Gate:
         if offered is None:
             return problem(401, "UNAUTHORIZED", "this needs an API key", headers=challenge)
         client = scope.get("client")
-        if self._keys.note_wrong(client[0] if client else ""):
+        if self._keys.note_wrong(offered, client[0] if client else ""):
             pause = {"Retry-After": str(int(_WRONG_KEYS_WINDOW_S))}
             return problem(429, "TOO_MANY_REQUESTS", "too many wrong keys", headers=pause)
         return problem(401, "UNAUTHORIZED", "this key is not known", headers=challenge)

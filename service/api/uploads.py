@@ -186,7 +186,7 @@ def router(context: Context) -> APIRouter:
     """Return the routes that take instances in."""
     routes = APIRouter()
     handlers = UploadRoutes(stow_of(context))
-    faults = documented(400, 409, 413, 415, 503)
+    faults = documented(400, 409, 413, 415, 422, 503)
     routes.add_api_route(
         f"{PREFIX}/studies",
         handlers.upload,

@@ -88,14 +88,19 @@ def test_a_key_in_the_address_opens_nothing() -> None:
     assert guarded().get(f"/api/v1/jobs?api_key={KEY}").status_code == 401
 
 
-def test_too_many_wrong_keys_are_held_off_while_the_right_one_still_opens() -> None:
+@pytest.mark.parametrize(
+    ("offered", "refusals"),
+    [([f"guess-{number}" for number in range(25)], 20), (["an old key"] * 105, 100)],
+    ids=["guesses", "one key over and over"],
+)
+def test_too_many_wrong_keys_are_held_off_while_the_right_one_still_opens(
+    offered: list[str], refusals: int
+) -> None:
     gate = guarded()
-    statuses = [
-        gate.get("/api/v1/jobs", headers={"X-API-Key": "no"}).status_code for _ in range(25)
-    ]
-    assert statuses == [401] * 20 + [429] * 5
-    held = gate.get("/api/v1/jobs", headers={"X-API-Key": "no"})
-    assert int(held.headers["retry-after"]) > 0
+    answers = [gate.get("/api/v1/jobs", headers={"X-API-Key": key}) for key in offered]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [401] * refusals + [429] * 5
+    assert int(answers[-1].headers["retry-after"]) > 0
     assert gate.get("/api/v1/jobs", headers={"X-API-Key": KEY}).status_code == 200
 
 
