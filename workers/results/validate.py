@@ -70,6 +70,7 @@ _GRAMMAR: Final[Mapping[bytes, re.Pattern[bytes]]] = {
     b"IS": re.compile(rb"([0-9+\- ]{1,12}(\\[0-9+\- ]{1,12})*)?"),
     b"TM": re.compile(rb"(\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?)?"),
 }
+_ROUNDING_PIXELS: Final = 0.01
 _TEXT: Final = frozenset({b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"})
 
 
@@ -229,13 +230,14 @@ def _check_text(tag: int, value: bytes) -> None:
 
 
 def _check_regions(again: Reread, frames: Sequence[SourceFrame]) -> None:
-    """Coordinates lie on the image, its far edges included."""
+    """Coordinates lie on the image, its far edges included, but for rounding."""
     columns = max(frame.instance.columns or 0 for frame in frames)
     rows = max(frame.instance.rows or 0 for frame in frames)
     for element in again.elements:
         if element.tag == _GRAPHIC_DATA:
             points = np.array(numbers(element)).reshape(-1, 2)
-            if np.any(points < 0) or np.any(points > (columns, rows)):
+            excess = np.maximum(-points, points - (columns, rows))
+            if np.any(excess > _ROUNDING_PIXELS):
                 raise InvalidResult("REGION_OUTSIDE", "a region leaves its image")
 
 
