@@ -1,0 +1,227 @@
+"""The sections of the settings: their keys, defaults and limits."""
+
+import os
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from service.core.identifiers import is_ae_title
+from service.core.states import Priority
+
+GIBIBYTE = 1 << 30
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(Section):
+    """Where the rows live; without a URL an SQLite file in the data directory."""
+
+    url: SecretStr | None = None
+    pool_size: int = Field(default=5, ge=1, le=100)
+
+
+class RedisSettings(Section):
+    """Where the queue lives; without a URL `serve` starts a Redis of its own."""
+
+    url: SecretStr | None = None
+
+
+class DicomTls(Section):
+    """TLS of the DICOM listener, or towards a destination (PS3.15 B.12, BCP 195)."""
+
+    enabled: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if self.enabled and (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        return self
+
+
+class Caller(Section):
+    """A calling application entity that may open associations."""
+
+    ae_title: str
+    addresses: tuple[str, ...] = ()
+
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, value: str) -> str:
+        return _checked_ae_title(value)
+
+    @field_validator("addresses")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            ip_network(address, strict=False)
+        return value
+
+
+class DicomSettings(Section):
+    """The C-STORE listener."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=11112, ge=0, le=65535)
+    ae_title: str = "OVERREAD"
+    callers: tuple[Caller, ...] = ()
+    allow_unknown_callers: bool = False
+    tls: DicomTls = DicomTls()
+    max_associations: int = Field(default=25, ge=1, le=1000)
+    processes: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=64)
+    accept_deflated: bool = False
+    max_instance_bytes: int = Field(default=8 * GIBIBYTE, ge=1 << 20)
+
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, value: str) -> str:
+        return _checked_ae_title(value)
+
+    @field_validator("callers", mode="before")
+    @classmethod
+    def _bare_titles(cls, value: object) -> object:
+        """Take a bare AE title as a caller from any address."""
+        if not isinstance(value, list | tuple):
+            return value
+        return [{"ae_title": item} if isinstance(item, str) else item for item in value]
+
+
+class HttpSettings(Section):
+    """REST, DICOMweb, worklist page and viewer."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    auth: Literal["none", "api_key", "oidc"] = "none"
+    api_keys: tuple[SecretStr, ...] = ()
+    max_upload_bytes: int = Field(default=2 * GIBIBYTE, ge=1 << 20)
+    viewer_dir: Path | None = None
+
+
+class StudiesSettings(Section):
+    """When a series and a study count as complete."""
+
+    series_quiet_s: float = Field(default=5, ge=0, le=86_400)
+    study_quiet_s: float = Field(default=15, ge=0, le=86_400)
+
+
+class JobsSettings(Section):
+    """Leases, limits and repeats of model runs."""
+
+    lease_s: float = Field(default=15, gt=0, le=3600)
+    timeout_s: float = Field(default=900, gt=0, le=86_400)
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
+    threads: int = Field(default=0, ge=0, le=256, description="0 means one for each core")
+
+
+ObjectKind = Literal["sr", "seg", "sc", "gsps", "pdf"]
+
+
+class Condition(Section):
+    """One comparison of a DICOM attribute, or of the calling AE title, with a value."""
+
+    keyword: str = Field(pattern=r"^[A-Z][A-Za-z0-9]*$")
+    operator: Literal["equals", "not_equals", "contains", "in", "matches", "exists"] = "equals"
+    value: str | tuple[str, ...] = ""
+
+
+class Destination(Section):
+    """A PACS that gets results, by C-STORE or by STOW-RS."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")
+    ae_title: str | None = None
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    tls: DicomTls = DicomTls()
+    storage_commitment: bool = False
+    stow_url: str | None = Field(default=None, pattern=r"^https?://")
+    username: str | None = None
+    password: SecretStr | None = None
+    bearer_token: SecretStr | None = None
+    objects: tuple[ObjectKind, ...] = ("sr", "seg")
+    rules: tuple[Condition, ...] = ()
+
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, value: str | None) -> str | None:
+        return None if value is None else _checked_ae_title(value)
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        by_dimse = self.ae_title is not None and self.host is not None and self.port is not None
+        if by_dimse == (self.stow_url is not None):
+            raise ValueError("give either ae_title, host and port, or stow_url")
+        return self
+
+
+class RoutingRule(Section):
+    """Which models run, how soon and for whom, when every condition holds."""
+
+    name: str = "rule"
+    when: tuple[Condition, ...] = ()
+    models: tuple[str, ...] | None = None
+    priority: Priority = Priority.ROUTINE
+    destinations: tuple[str, ...] | None = None
+
+
+class RetentionSettings(Section):
+    """How long studies are kept, and when receiving stops for want of space."""
+
+    keep_days: int = Field(default=30, ge=1)
+    min_free_bytes: int = Field(default=5 * GIBIBYTE, ge=0)
+
+    @property
+    def keep(self) -> timedelta:
+        """How long a study is kept after its last instance."""
+        return timedelta(days=self.keep_days)
+
+
+class ModelSettings(Section):
+    """A site's choices for one model; what is not set comes from its manifest."""
+
+    operating_point: str | None = None
+    enabled: bool = True
+    shadow: bool = False
+
+
+class ModelsSettings(BaseModel):
+    """Where model packages lie, and the site's choices by model name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, ModelSettings] = Field(init=False)
+
+    dir: Path = Path(__file__).resolve().parents[2] / "models"
+
+    def of(self, name: str) -> ModelSettings:
+        """Return the site's choices for the named model."""
+        return (self.__pydantic_extra__ or {}).get(name, ModelSettings())
+
+
+class ResultsSettings(Section):
+    """What results say of themselves."""
+
+    clinical_use: bool = Field(
+        default=False, description="true only after the site has validated the models"
+    )
+
+
+class LogSettings(Section):
+    """Logs; ``auto`` is console on a terminal and JSON elsewhere."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _checked_ae_title(value: str) -> str:
+    if not is_ae_title(value):
+        raise ValueError("an AE title has 1 to 16 printable characters without backslash")
+    return value
