@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -15,6 +15,9 @@ from service.core.errors import InvalidSettings, OutOfResources
 _BUSY_TIMEOUT_MS = 15_000
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 30_000
+
+# What `reading` and `writing` give; other rooms pass it on and never speak SQL themselves.
+Transaction: TypeAlias = Connection
 
 
 class Records:

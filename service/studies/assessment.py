@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
 from service.core.errors import InvalidRequest
 from service.core.identifiers import derive_job_id
 from service.core.packages import ModelPackage
@@ -15,6 +13,7 @@ from service.core.states import Priority
 from service.records import assembly, assessments, jobs, progress
 from service.records.assembly import OpenStudy, SeriesContent, StudyContent
 from service.records.assessments import Assessment
+from service.records.database import Transaction
 from service.records.jobs import NewJob
 from service.studies.eligibility import SeriesFacts, Verdict, assess, choose, closest, units_of_work
 from service.studies.routing import Route, attributes, route
@@ -31,7 +30,7 @@ class Request:
 
 
 def assess_study(
-    connection: Connection,
+    connection: Transaction,
     study: OpenStudy,
     *,
     packages: Sequence[ModelPackage],
@@ -49,7 +48,7 @@ def assess_study(
 
 
 def run_again(
-    connection: Connection,
+    connection: Transaction,
     study_id: int,
     request: Request,
     *,
@@ -76,7 +75,7 @@ def run_again(
 
 
 def _schedule(
-    connection: Connection,
+    connection: Transaction,
     study_id: int,
     packages: Sequence[ModelPackage],
     settings: Settings,
@@ -123,7 +122,7 @@ def _runs(package: ModelPackage, decided: Route, settings: Settings) -> bool:
     return named and settings.models.of(package.name).enabled
 
 
-def _route(connection: Connection, content: StudyContent, settings: Settings) -> Route:
+def _route(connection: Transaction, content: StudyContent, settings: Settings) -> Route:
     images = [item for item in content.series if not item.is_result and item.headers]
     if not images:
         return route((), settings.destinations, lambda _keyword: ())
@@ -170,7 +169,9 @@ def _assessments(
         yield written(refusal, series_id=None)
 
 
-def _repeat(connection: Connection, series_id: int, package: ModelPackage, request: Request) -> int:
+def _repeat(
+    connection: Transaction, series_id: int, package: ModelPackage, request: Request
+) -> int:
     """Return the number that makes a forced run another job than the ones before it."""
     return jobs.count_runs(connection, series_id, package.name) if request.force else 0
 
