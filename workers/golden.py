@@ -74,6 +74,7 @@ def run_golden(model: LoadedModel, golden: Golden) -> None:
 def analyse_input(model: LoadedModel, content: bytes) -> Analysis:
     """Analyse the bytes of a golden input as if they were a series."""
     arrays = _arrays(content, model.package.name)
+    _require_image(arrays, model)
     image = _volume(arrays) if model.reads_volumes else _radiograph(arrays)
     return model.analyse(
         image, identify=lambda rank: (finding_id("golden", rank), tracking_uid("golden", rank))
@@ -159,6 +160,21 @@ def _arrays(content: bytes, package: str) -> dict[str, NDArray[Any]]:
             return {name: stored[name] for name in stored.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
         raise InvalidModel("GOLDEN", f"{package}: input is not readable: {error}") from error
+
+
+def _require_image(arrays: dict[str, NDArray[Any]], model: LoadedModel) -> None:
+    name, dimensions = ("voxels", 3) if model.reads_volumes else ("pixels", 2)
+    pixels = arrays.get(name)
+    if pixels is None or pixels.ndim != dimensions or pixels.dtype.kind not in "iuf":
+        raise InvalidModel(
+            "GOLDEN", f"{model.package.name}: input: allowed {name} of {dimensions} dimensions"
+        )
+    if not model.reads_volumes:
+        return
+    affine = arrays.get("affine", np.zeros((4, 4)))
+    placed = affine.shape == (4, 4) and np.isfinite(affine).all()
+    if not placed or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise InvalidModel("GOLDEN", f"{model.package.name}: input: allowed an affine of 4 x 4")
 
 
 def _volume(arrays: dict[str, NDArray[Any]]) -> Volume:

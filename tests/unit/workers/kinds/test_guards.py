@@ -80,8 +80,12 @@ def test_the_lungs_lie_on_a_network_grid_where_they_lie_in_the_patient(orientati
     center = grid.patient_mm(np.argwhere(lungs).astype(float)).mean(axis=0)
     assert np.abs(center).max() < 4
     # The ball on the pleura is no air, but belongs to the lung that is looked at.
-    pleural = np.rint(grid.indices([-66.0, 0.0, 0.0])).astype(int)
-    assert lungs[tuple(pleural)]
+    pleural = tuple(np.rint(grid.indices([-66.0, 0.0, 0.0])).astype(int))
+    looked_at = scan.region_on(grid, "lungs", 5.0)
+    assert looked_at[pleural]
+    assert looked_at[lungs].all()
+    assert looked_at.sum() > lungs.sum()
+    assert scan.region_on(grid, "all", 5.0) is None
 
 
 @given(st.floats(1, 7), st.floats(0.5, 6), st.floats(0.5, 6), st.sampled_from([OBLIQUE, PRONE]))
