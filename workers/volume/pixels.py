@@ -87,11 +87,12 @@ def frame_format(header: InstanceHeader) -> FrameFormat:
         signed=header.pixel_representation == 1,
     )
     _require_depths(described, header.high_bit)
-    syntax = uid.UID(header.transfer_syntax_uid)
+    syntax = header.transfer_syntax_uid
     if syntax in _NATIVE:
         _require_length(described, header)
     elif syntax not in DECODERS and syntax != uid.DeflatedExplicitVRLittleEndian:
-        raise UnsuitableSeries("TRANSFER_SYNTAX", f"frames in {syntax.name} cannot be decoded")
+        name = uid.UID(syntax).name
+        raise UnsuitableSeries("TRANSFER_SYNTAX", f"frames in {name} cannot be decoded")
     return described
 
 

@@ -5,10 +5,10 @@ in threads straight into the preallocated volume.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
@@ -86,8 +86,9 @@ def load_volume(
     first = plan.formats[0]
     kind = value_type(plan.formats, plan.meanings, plan.unit)
     voxels: Values = np.empty((len(plan.frames), first.rows, first.columns), kind)
-    with ThreadPoolExecutor(threads or default_threads()) as executor:
-        _read(plan, voxels, executor, verify=verify)
+    threads = threads or default_threads()
+    with ThreadPoolExecutor(threads) as executor:
+        _read(plan, voxels, executor, verify=verify, threads=threads)
         if plan.regular:
             affine = affine_of(
                 plan.stack, origin_mm=plan.stack.origins_mm[0], slice_spacing_mm=plan.spacing_mm
@@ -118,31 +119,36 @@ def is_lossy(frame: SourceFrame) -> bool:
     return frame.instance.lossy_image_compression == _LOSSY
 
 
-def _read(plan: Plan, voxels: Values, executor: Executor, *, verify: bool) -> None:
-    """Fill the slices of the volume; what fails first is raised once all threads have stopped."""
-    tasks = [
-        executor.submit(_read_slices, plan, voxels, slices, verify=verify and whole)
-        for slices, whole in _shares(plan)
-    ]
-    try:
-        for task in tasks:
-            task.result()
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        raise
+def _read(plan: Plan, voxels: Values, executor: Executor, *, verify: bool, threads: int) -> None:
+    """Fill the slices of the volume; after a failure no thread begins another one."""
+    # A list's iterator hands each share to one thread only.
+    shares = iter(_shares(plan))
+
+    def work() -> None:
+        try:
+            for slices, whole in shares:
+                _read_slices(plan, voxels, slices, verify=verify and whole)
+        except BaseException:
+            deque(shares, maxlen=0)
+            raise
+
+    for task in [executor.submit(work) for _ in range(threads)]:
+        task.result()
 
 
-def _shares(plan: Plan) -> Iterable[tuple[list[int], bool]]:
-    """Yield slices of one instance to read together, and whether they are the first of it.
+def _shares(plan: Plan) -> list[tuple[list[int], bool]]:
+    """Return slices of one instance to read together, and whether they are the first of it.
 
     A multi-frame instance is read in shares of 32 frames, so that threads can divide it.
     """
-    by_instance = sorted(range(len(plan.sources)), key=lambda index: id(plan.sources[index]))
-    for _, group in groupby(by_instance, key=lambda index: id(plan.sources[index])):
-        slices = list(group)
-        for start in range(0, len(slices), 32):
-            yield slices[start : start + 32], start == 0
+    by_instance: dict[str, list[int]] = {}
+    for index, frame in enumerate(plan.frames):
+        by_instance.setdefault(frame.instance.sop_instance_uid, []).append(index)
+    return [
+        (slices[start : start + 32], start == 0)
+        for slices in by_instance.values()
+        for start in range(0, len(slices), 32)
+    ]
 
 
 def _read_slices(plan: Plan, voxels: Values, slices: Sequence[int], *, verify: bool) -> None:

@@ -50,11 +50,7 @@ def meaning_of(frame: SourceFrame) -> Meaning:
     header = frame.instance
     if header.has_modality_lut:
         raise UnsuitableSeries("MODALITY_LUT", "stored values go through a modality lookup table")
-    plane = frame.geometry
-    slope = plane.rescale_slope if plane.rescale_slope is not None else header.rescale_slope
-    intercept = (
-        plane.rescale_intercept if plane.rescale_intercept is not None else header.rescale_intercept
-    )
+    slope, intercept = _rescale_of(frame)
     if slope == 0:
         raise UnsuitableSeries("PIXEL_DATA", "the rescale slope is 0")
     return Meaning(
@@ -72,7 +68,7 @@ def unit_of(frames: Sequence[SourceFrame]) -> str:
     types = {frame.instance.rescale_type for frame in frames}
     if len(types) > 1:
         raise UnsuitableSeries("UNIT", f"the unit varies: {', '.join(sorted(types))}")
-    rescaled = all(_has_rescale(frame) for frame in frames)
+    rescaled = all(_rescale_of(frame)[0] is not None for frame in frames)
     named = types.pop()
     if named == HOUNSFIELD or (not named and frames[0].instance.modality == "CT"):
         return HOUNSFIELD if rescaled else ""
@@ -190,10 +186,14 @@ def normalise_bits(raw: Stored, stored: FrameFormat) -> None:
         np.bitwise_and(raw, raw.dtype.type((1 << stored.bits_stored) - 1), out=raw)
 
 
-def _has_rescale(frame: SourceFrame) -> bool:
-    plane, header = frame.geometry, frame.instance
-    slope = plane.rescale_slope if plane.rescale_slope is not None else header.rescale_slope
-    return slope is not None
+def _rescale_of(frame: SourceFrame) -> tuple[float | None, float | None]:
+    """Return slope and intercept: the frame's own in an enhanced instance, else the instance's."""
+    header = frame.instance
+    if header.frames:
+        plane = header.frames[frame.frame_number - 1]
+        if plane.rescale_slope is not None:
+            return plane.rescale_slope, plane.rescale_intercept
+    return header.rescale_slope, header.rescale_intercept
 
 
 def _as_stored(value: int, bits: int, *, signed: bool) -> int:
