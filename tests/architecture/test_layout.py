@@ -100,7 +100,7 @@ def test_modules_stay_short() -> None:
     too_long = [
         f"{relative(path)} has {lines} lines"
         for path in modules(*PACKAGES, "tests/peers")
-        if (lines := len(path.read_text().splitlines())) > MODULE_CEILING_LINES
+        if (lines := filled(path.read_text().splitlines())) > MODULE_CEILING_LINES
     ]
     assert too_long == []
 
@@ -112,4 +112,9 @@ def _function_lines(path: Path) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFun
     for node in functions(ast.parse(text)):
         if body := without_docstring(node.body):
             span = lines[body[0].lineno - 1 : node.end_lineno]
-            yield node, sum(1 for line in span if line.strip())
+            yield node, filled(span)
+
+
+def filled(lines: list[str]) -> int:
+    """Return how many lines are not blank."""
+    return sum(1 for line in lines if line.strip())
