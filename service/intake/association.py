@@ -156,6 +156,7 @@ class Association:
         self._wire.within(PDU_S)
         fragment = self._fragment()
         if fragment is None:
+            self._wire.send(RELEASE_REPLY)
             return False
         command = self._command(fragment)
         context = self._contexts[fragment.context_id]
@@ -237,7 +238,6 @@ class Association:
             kind, length = self._pdu_header()
             if kind == PduType.RELEASE_REQUEST:
                 self._wire.read(length)
-                self._wire.send(RELEASE_REPLY)
                 return None
             if kind == PduType.ABORT:
                 raise PeerUnavailable("ABORTED", "the peer aborted the association")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -28,7 +28,7 @@ from service.records import heartbeats
 from service.records.archive import Archive
 from service.records.database import Records
 from service.records.heartbeats import Heartbeat
-from service.records.migrations import require_current_schema
+from service.records.schema import require_current_schema
 
 ROLE: Final = "receiver"
 _BEAT_S: Final = 5.0
@@ -178,11 +178,14 @@ def _beat(records: Records, stopping: threading.Event, started_at: datetime) -> 
 def _supervise(
     work: _Work, listening: socket.socket, stop: Stop, on_ready: Callable[[], object]
 ) -> None:
-    context = multiprocessing.get_context("spawn")
+    # A server process that has everything imported makes the children, so that a dead one is
+    # replaced at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     count = work.dicom.processes
     shared = _Shared(context.RawValue("i", 0), context.RawArray("i", count))
 
-    def start(slot: int) -> SpawnProcess:
+    def start(slot: int) -> ForkServerProcess:
         shared.taken[slot] = 0
         child = context.Process(
             target=_child, args=(work, listening, shared, slot), name=f"{ROLE}-{slot}"

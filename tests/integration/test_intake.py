@@ -281,7 +281,7 @@ def test_associations_beyond_the_limit_are_rejected_and_places_come_back(tmp_pat
         ):
             answer = third.acceptor.primitive
             assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
-        assert wait_for(lambda: echoes(running.port))
+        assert wait_for(lambda: echoes(running.port), limit_s=90)
 
 
 def changed(dataset, keyword: str, value: str) -> bytes:
@@ -457,15 +457,28 @@ def test_a_stopping_receiver_finishes_the_instance_that_is_coming_in(sqlite_rece
 @pytest.mark.slow
 def test_several_processes_share_one_port_and_come_back_when_killed(tmp_path, database_url):
     with ReceiverProcess(tmp_path, database_url, processes=2) as running:
-        assert wait_for(lambda: echoes(running.port))
+        assert wait_for(lambda: echoes(running.port), limit_s=90)
         children = wait_for(lambda: _children(running.pid))
         for pid in children:
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: len(set(_children(running.pid)) - set(children)) == 2)
-        assert wait_for(lambda: echoes(running.port))
+        assert wait_for(lambda: echoes(running.port), limit_s=90)
         assert send(running.port, *ct_series(slices=3)) == [SUCCESS] * 3
     gc.collect()
     assert len(rows(database_url, instances)) == 3
+
+
+def _children(pid: int) -> list[int]:
+    """Return the listening processes of a receiver: those that its fork server made."""
+    table = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
+    parents = {
+        int(line.split()[0]): int(line.split()[1])
+        for line in table.splitlines()
+        if not line.split()[2].startswith("Z")
+    }
+    return [child for child, parent in parents.items() if parents.get(parent) == pid]
 
 
 @pytest.mark.slow
@@ -473,7 +486,7 @@ def test_children_end_with_their_parent(tmp_path):
     url = f"sqlite:///{tmp_path / 'overread.db'}"
     running = ReceiverProcess(tmp_path, url, processes=2)
     running.start()
-    assert wait_for(lambda: echoes(running.port))
+    assert wait_for(lambda: echoes(running.port), limit_s=90)
     children = _children(running.pid)
     assert len(children) == 2
     running.signal(signal.SIGKILL)
@@ -486,12 +499,3 @@ def _runs(pid: int) -> bool:
         ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()
     return bool(found) and not found.startswith("Z")
-
-
-def _children(pid: int) -> list[int]:
-    """Return the listening processes that a receiver started."""
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    ).stdout
-    lines = [line for line in found.splitlines() if "spawn_main" in line]
-    return [int(line.split()[0]) for line in lines]
