@@ -16,7 +16,7 @@ from service.core.settings import Destination, Settings, origins
 from service.embedded_redis import redis_binary
 from service.records import heartbeats, queues
 from service.records.database import Records
-from service.records.migrations import require_current_schema
+from service.records.schema import require_current_schema
 
 _ALIVE_WITHIN = timedelta(seconds=20)
 _CHECK_TIMEOUT_S = 600

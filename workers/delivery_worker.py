@@ -8,7 +8,7 @@ from service.core.settings import Settings
 from service.records.archive import Archive
 from service.records.database import Records
 from service.records.heartbeats import beating
-from service.records.queues import Topic
+from service.records.topics import Topic
 from workers import deliver_job
 from workers.deliver_job import DeliveryContext
 from workers.warm_worker import work

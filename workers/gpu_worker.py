@@ -9,7 +9,7 @@ from service.core.settings import Settings
 from service.records.archive import Archive
 from service.records.database import Records
 from service.records.heartbeats import beating
-from service.records.queues import Topic
+from service.records.topics import Topic
 from workers import infer_job
 from workers.infer_job import InferContext
 from workers.models import LoadedModel, choose_device, load_model

@@ -15,7 +15,8 @@ from rq.worker import WorkerStatus
 
 from service.core.logs import get_logger
 from service.records import queues
-from service.records.queues import OverreadJob, Topic
+from service.records.queues import OverreadJob
+from service.records.topics import Topic
 
 # RQ waits for a message for this long less 15 s, then looks whether it should stop.
 _WORKER_TTL_S = 17

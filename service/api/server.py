@@ -15,7 +15,7 @@ from service.core.errors import InvalidSettings
 from service.core.logs import get_logger
 from service.core.settings import HttpSettings, Settings
 from service.records.database import Records
-from service.records.migrations import require_current_schema
+from service.records.schema import require_current_schema
 
 _BACKLOG: Final = 512
 _KEEP_ALIVE_S: Final = 30

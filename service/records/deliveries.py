@@ -14,8 +14,8 @@ from service.core.errors import InvalidRequest, LostClaim, NotFound
 from service.core.states import DELIVERY_TRANSITIONS, DeliveryState, Priority
 from service.records import events, outbox
 from service.records.events import EventKind
-from service.records.queues import Topic
 from service.records.tables import deliveries, results, studies
+from service.records.topics import Topic
 
 # A destination that was away for a day is a person's matter.
 GIVE_UP_AFTER = timedelta(hours=24)

@@ -15,8 +15,8 @@ from service.core.errors import InvalidRequest, LostClaim, NotFound
 from service.core.states import JOB_TRANSITIONS, JobState, Priority
 from service.records import events, outbox, progress
 from service.records.events import EventKind
-from service.records.queues import Topic
 from service.records.tables import jobs, studies
+from service.records.topics import Topic
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
@@ -53,24 +52,6 @@ def migrate(records: Records) -> str:
                 "allowed: a database of this or an earlier version",
             ) from error
         return current_revision(connection) or ""
-
-
-def require_current_schema(records: Records) -> None:
-    """Refuse to work on a schema that is older or newer than this version's.
-
-    Raises
-    ------
-    InvalidSettings
-        ``OLD_SCHEMA``: `overread migrate` has not run yet, or a newer version has.
-    """
-    head = ScriptDirectory.from_config(migration_config()).get_current_head()
-    with records.reading() as connection:
-        found = current_revision(connection)
-    if found != head:
-        raise InvalidSettings(
-            "OLD_SCHEMA",
-            f"database.url: found schema {found}; allowed: {head}; run `overread migrate`",
-        )
 
 
 def current_revision(connection: Connection) -> str | None:

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, insert, select
 
-from service.records.queues import Topic
 from service.records.tables import outbox
+from service.records.topics import Topic
 
 
 @dataclass(frozen=True)

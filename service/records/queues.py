@@ -7,9 +7,7 @@ write to Redis can therefore ring, and nothing else; and losing Redis loses no w
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -21,20 +19,9 @@ from rq.serializers import JSONSerializer
 
 from service.core.errors import ContractViolation, PeerUnavailable
 from service.core.states import Priority
+from service.records.topics import TARGETS, Topic
 
 _TIMEOUT_S = 2.0
-
-
-class Topic(StrEnum):
-    """What a message asks for."""
-
-    INFER = "infer"
-    DELIVER = "deliver"
-
-
-TARGETS: Final = MappingProxyType(
-    {Topic.INFER: "workers.infer_job.run", Topic.DELIVER: "workers.deliver_job.run"}
-)
 
 
 class OverreadJob(Job):

@@ -8,12 +8,19 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-
-from pydicom import dcmread
-from pydicom.dataset import Dataset
+from typing import Any, Protocol
 
 from service.core.settings import Condition, Destination, RoutingRule
 from service.core.states import Priority
+
+
+class Keywords(Protocol):
+    """A data set, as far as rules ask it."""
+
+    def get(self, key: str, /) -> Any:
+        """Return the value of a DICOM keyword, or None."""
+        ...
+
 
 Lookup = Callable[[str], tuple[str, ...]]
 
@@ -34,6 +41,9 @@ class Route:
 
 def attributes(header_bytes: bytes, calling_ae_title: str) -> Lookup:
     """Return a lookup of attribute values by DICOM keyword, from a received header."""
+    # Costs a second of every start when imported above, long before the first study comes.
+    from pydicom import dcmread  # noqa: PLC0415
+
     dataset = dcmread(BytesIO(header_bytes), force=True)
 
     def values(keyword: str) -> tuple[str, ...]:
@@ -104,7 +114,7 @@ def _matches(pattern: str, value: str) -> bool:
     return re.fullmatch(expression, value, re.IGNORECASE) is not None
 
 
-def _values(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+def _values(dataset: Keywords, keyword: str) -> tuple[str, ...]:
     try:
         value = dataset.get(keyword)
     except (ValueError, TypeError, OverflowError):

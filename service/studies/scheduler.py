@@ -21,7 +21,7 @@ from service.records import assembly, deliveries, heartbeats, jobs, outbox, queu
 from service.records.archive import Archive
 from service.records.assembly import OpenStudy
 from service.records.database import Records
-from service.records.queues import Topic
+from service.records.topics import Topic
 from service.studies.assessment import assess_study
 
 _TICK_S = 0.2

@@ -42,7 +42,8 @@ from pydicom.uid import (
 from pydicom.valuerep import format_number_as_ds
 
 from service.core.elements import PIXEL_DATA, Encoding, walk
-from service.core.headers import InstanceHeader, read_header
+from service.core.headers import InstanceHeader
+from tests.builders.headers import read_header
 
 Cosines = tuple[float, float, float, float, float, float]
 

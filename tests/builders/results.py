@@ -23,9 +23,10 @@ from service.core.findings import (
     RegionRole,
     RegionShape,
 )
-from service.core.headers import SourceFrame, read_header
+from service.core.headers import SourceFrame
 from service.core.identifiers import finding_id, tracking_uid
 from tests.builders.dicom import part10
+from tests.builders.headers import read_header
 from workers.results.context import Equipment, ModelIdentity, ResultContext
 
 JOB_ID = "0123456789abcdef0123456789abcdef"

@@ -12,10 +12,10 @@ from service.records import deliveries, events, jobs, outbox
 from service.records.database import Records
 from service.records.jobs import Claim, NewJob, Outcome
 from service.records.migrations import migrate
-from service.records.queues import Topic
 from service.records.tables import deliveries as delivery_rows
 from service.records.tables import jobs as job_rows
 from service.records.tables import studies as study_rows
+from service.records.topics import Topic
 from tests.builders import rows
 
 NOW = rows.NOW

@@ -13,7 +13,7 @@ from rq.serializers import JSONSerializer
 from service.core.errors import PeerUnavailable
 from service.core.states import Priority
 from service.records import queues
-from service.records.queues import Topic
+from service.records.topics import Topic
 from tests.peers.redis import RedisServer
 from workers import deliver_job
 from workers.warm_worker import work

@@ -73,7 +73,7 @@ class Overread:
             env={**os.environ, **self.environment},
         )
         if ready:
-            self.process.wait_until(self.is_ready, limit_s=60)
+            self.process.wait_until(self.is_ready, limit_s=180)
         return self.process
 
     def is_ready(self) -> bool:

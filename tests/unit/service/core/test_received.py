@@ -15,11 +15,11 @@ from pydicom.uid import (
 
 from service.core.elements import Encoding, walk
 from service.core.errors import RefusedInstance
-from service.core.headers import read_header
 from service.core.part10 import file_meta, header_only, read_file_meta
 from service.core.received import read_instance
 from service.core.text import decoded, encodings_of
 from tests.builders.dicom import ct_series, enhanced_ct, in_syntax, part10, radiograph
+from tests.builders.headers import read_header
 from tests.builders.outside import shared_data
 
 

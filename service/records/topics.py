@@ -1,0 +1,17 @@
+"""What messages in the queue may ask for; kept apart from Redis, which most rooms never touch."""
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Topic(StrEnum):
+    """What a message asks for."""
+
+    INFER = "infer"
+    DELIVER = "deliver"
+
+
+TARGETS: Final = MappingProxyType(
+    {Topic.INFER: "workers.infer_job.run", Topic.DELIVER: "workers.deliver_job.run"}
+)
