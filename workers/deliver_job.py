@@ -2,9 +2,9 @@
 
 import threading
 from collections import defaultdict
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
 
 from service.core.clock import Clock
 from service.core.errors import (
@@ -21,9 +21,7 @@ from service.records.archive import Archive
 from service.records.database import Records
 from service.records.deliveries import DeliveryClaim
 from workers.delivery import dimse, stow
-
-# Longer than connecting, sending and waiting for the answer may take together.
-_LEASE: Final = timedelta(seconds=120)
+from workers.keep_alive import kept_alive
 
 log = get_logger()
 
@@ -76,12 +74,27 @@ def deliver(context: DeliveryContext, delivery_id: int) -> None:
     if not lock.acquire(blocking=False):
         return
     try:
+        lease = timedelta(seconds=context.settings.jobs.lease_s)
         with context.records.writing() as connection:
-            held = deliveries.claim(connection, delivery_id, at=context.clock.now(), lease=_LEASE)
+            held = deliveries.claim(connection, delivery_id, at=context.clock.now(), lease=lease)
         if held is not None:
-            _attempt(context, held)
+            with _claim_kept(context, held, lease):
+                _attempt(context, held)
     finally:
         lock.release()
+
+
+def _claim_kept(
+    context: DeliveryContext, held: DeliveryClaim, lease: timedelta
+) -> AbstractContextManager[object]:
+    """Extend the lease while the body runs: a slow destination is no lost process."""
+
+    def extend() -> bool:
+        with context.records.writing() as connection:
+            until = context.clock.now() + lease
+            return deliveries.extend(connection, held, until=until)
+
+    return kept_alive(extend, every_s=lease.total_seconds() / 3)
 
 
 def _attempt(context: DeliveryContext, held: DeliveryClaim) -> None:

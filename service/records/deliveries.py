@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 
 from service.core.errors import InvalidRequest, LostClaim, NotFound
 from service.core.states import DELIVERY_TRANSITIONS, DeliveryState, Priority
@@ -123,6 +123,12 @@ def destination_of(connection: Connection, delivery_id: int) -> str | None:
     query = select(deliveries.c.destination).where(deliveries.c.id == delivery_id)
     name: str | None = connection.execute(query).scalar()
     return name
+
+
+def extend(connection: Connection, held: DeliveryClaim, *, until: datetime) -> bool:
+    """Prolong the lease; return False when the delivery is not this process's any more."""
+    done = connection.execute(update(deliveries).where(_held(held)).values(lease_until=until))
+    return done.rowcount == 1
 
 
 def delivered(connection: Connection, held: DeliveryClaim, *, at: datetime) -> None:
@@ -242,17 +248,19 @@ def _end(
     at: datetime,
 ) -> None:
     done = connection.execute(
-        update(deliveries)
-        .where(
-            deliveries.c.id == held.delivery_id,
-            deliveries.c.fence == held.fence,
-            deliveries.c.state == DeliveryState.IN_PROGRESS,
-        )
-        .values(state=state, lease_until=None, **values)
+        update(deliveries).where(_held(held)).values(state=state, lease_until=None, **values)
     )
     if done.rowcount == 0:
         raise LostClaim("FENCED", f"delivery {held.delivery_id} was taken over")
     _tell(connection, held.delivery_id, state, values.get("reason", ""), at)
+
+
+def _held(held: DeliveryClaim) -> ColumnElement[bool]:
+    return and_(
+        deliveries.c.id == held.delivery_id,
+        deliveries.c.fence == held.fence,
+        deliveries.c.state == DeliveryState.IN_PROGRESS,
+    )
 
 
 def _tell(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 
 from service.core.errors import InvalidRequest, LostClaim, NotFound
 from service.core.states import JOB_TRANSITIONS, JobState, Priority
@@ -342,7 +342,7 @@ def _move(connection: Connection, job_id: str, state: JobState, values: dict[str
         raise InvalidRequest("JOB_STATE", f"job is {row.state}; allowed from: {names}")
 
 
-def _held(held: Claim) -> Any:
+def _held(held: Claim) -> ColumnElement[bool]:
     return and_(
         jobs.c.id == held.job_id,
         jobs.c.fence == held.fence,
