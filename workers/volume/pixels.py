@@ -79,6 +79,7 @@ def frame_format(header: InstanceHeader) -> FrameFormat:
             f"an instance has {header.samples_per_pixel} samples a pixel,"
             f" photometric interpretation {header.photometric_interpretation or 'missing'}",
         )
+    _require_frames(header)
     described = FrameFormat(
         rows=header.rows,
         columns=header.columns,
@@ -156,6 +157,15 @@ def _fill(header: InstanceHeader, data: bytes, targets: Sequence[tuple[int, Stor
 
 def _named(source: SourceInstance) -> str:
     return f"instance {source.header.sop_instance_uid}"
+
+
+def _require_frames(header: InstanceHeader) -> None:
+    described = len(header.frames) or header.number_of_frames
+    if header.number_of_frames < 1 or described != header.number_of_frames:
+        raise UnsuitableSeries(
+            "PIXEL_DATA",
+            f"the header says {header.number_of_frames} frames and describes {described}",
+        )
 
 
 def _require_depths(stored: FrameFormat, high_bit: int | None) -> None:

@@ -67,14 +67,15 @@ def plan_volume(instances: Sequence[SourceInstance], rules: VolumeRules) -> Plan
     """
     remarks: list[str] = []
     kept = _without_localizers(_distinct(instances), remarks)
+    formats = {id(source): frame_format(source.header) for source in kept}
+    count = sum(source.header.number_of_frames for source in kept)
+    _require_one_grid(list(formats.values()), count, rules)
+    _require_one_frame_of_reference(kept)
     pairs = [
         (SourceFrame(source.header, number), source)
         for source in kept
         for number in range(1, source.header.number_of_frames + 1)
     ]
-    formats = {id(source): frame_format(source.header) for source in kept}
-    _require_one_grid(list(formats.values()), len(pairs), rules)
-    _require_one_frame_of_reference(kept)
     stack, order = stack_planes(
         [frame.geometry for frame, _ in pairs],
         orientation_tolerance_degrees=rules.orientation_tolerance_degrees,

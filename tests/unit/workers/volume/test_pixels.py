@@ -24,6 +24,7 @@ from pydicom.uid import (
 )
 
 from service.core.errors import ContractViolation, UnsuitableSeries
+from service.core.headers import FrameHeader
 from tests.builders.dicom import ct_series, enhanced_ct, in_syntax, radiograph
 from tests.builders.volumes import sources
 from workers.volume.decoders import decode_frame
@@ -198,6 +199,8 @@ def test_deflated_data_set_may_not_inflate_without_bound(tmp_path):
         ({"bits_allocated": 1, "bits_stored": 1, "high_bit": 0}, "PIXEL_DATA"),
         ({"bits_allocated": None, "bits_stored": None, "high_bit": None}, "PIXEL_DATA"),
         ({"number_of_frames": 2}, "PIXEL_DATA"),
+        ({"number_of_frames": -3}, "PIXEL_DATA"),
+        ({"number_of_frames": 2, "frames": (FrameHeader(),)}, "PIXEL_DATA"),
         ({"pixel_data_length": None}, "PIXEL_DATA"),
         ({"transfer_syntax_uid": "1.2.840.10008.1.2.4.102"}, "TRANSFER_SYNTAX"),
     ],

@@ -253,6 +253,15 @@ def test_no_voxels_are_allocated_for_sizes_that_lie(tmp_path):
     assert caught.value.reason == "PIXEL_DATA"
 
 
+def test_no_frames_are_listed_for_a_number_that_lies(tmp_path):
+    [source] = sources(enhanced_ct(slices=3, transfer_syntax_uid=RLELossless), tmp_path)
+    lie = {"number_of_frames": 2_000_000_000, "frames": ()}
+    lying = type(source)(source.header.model_copy(update=lie), source.path, source.sha256)
+    with pytest.raises(UnsuitableSeries) as caught:
+        load_volume([lying], VolumeRules())
+    assert caught.value.reason == "TOO_LARGE"
+
+
 def test_one_changed_byte_fails_the_whole_volume(tmp_path):
     archived = sources(linear_series(slices=4), tmp_path)
     data = bytearray(archived[2].path.read_bytes())
