@@ -31,9 +31,3 @@ def run_slabs(
         outputs = run(np.stack([slab(volume, index, context) for index in chosen]))
         for place, index in enumerate(chosen):
             yield index, {name: output[place] for name, output in outputs.items()}
-
-
-def in_batches(items: Array, run: Run, *, batch: int) -> dict[str, Array]:
-    """Run the network over the first axis of `items` and join its outputs."""
-    parts = [run(items[first : first + batch]) for first in range(0, len(items), batch)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

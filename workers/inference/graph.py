@@ -26,15 +26,14 @@ _CHILDREN = {
     "tensor": {},
 }
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
-_NODE_DOMAIN, _NODE_OPERATOR = 7, 4
+_NODE_DOMAIN = 7
 
 
 @dataclass
 class Graph:
-    """What was met on the walk: operator set by domain, operators, whether data lies elsewhere."""
+    """What was met on the walk: operator sets, their domains, whether data lies elsewhere."""
 
     opset_by_domain: dict[str, int] = field(default_factory=dict)
-    operators: set[str] = field(default_factory=set)
     domains: set[str] = field(default_factory=set)
     external_data: bool = False
 
@@ -85,8 +84,6 @@ def _walk(message: memoryview, kind: str, graph: Graph, *, depth: int) -> None:
                 _walk(value, children[number], graph, depth=depth + 1)
             elif kind == "node" and number == _NODE_DOMAIN:
                 graph.domains.add(bytes(value).decode())
-            elif kind == "node" and number == _NODE_OPERATOR:
-                graph.operators.add(bytes(value).decode())
 
 
 def _operator_set(message: memoryview) -> tuple[str, int]:

@@ -35,9 +35,7 @@ class Session:
     device: Device
     runtime: ort.InferenceSession
 
-    def run(
-        self, feeds: Mapping[str, NDArray[np.float32]], *, time_limit_s: float | None = None
-    ) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the network once; tensors are named by their meaning in the manifest.
 
         Raises
@@ -48,7 +46,7 @@ class Session:
             gave up.
         """
         options = ort.RunOptions()
-        limit_s = self.network.time_limit_s if time_limit_s is None else time_limit_s
+        limit_s = self.network.time_limit_s
         with _deadline(options, limit_s) as passed:
             try:
                 arrays = self._evaluate(self._bound(feeds), options)

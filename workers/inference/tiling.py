@@ -12,6 +12,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from service.core.errors import ContractViolation
+
 Array = NDArray[np.float32]
 Run = Callable[[Array], Mapping[str, Array]]
 Box = tuple[slice, ...]
@@ -84,6 +86,11 @@ def blend_windows(
 
     `run` takes (N, 1, z, y, x) and returns maps (N, channels, z/s, y/s, x/s) by name. Window after
     window is added in place: memory holds the maps of the frame once, not once a window.
+
+    Raises
+    ------
+    ContractViolation
+        ``MODEL_OUTPUT`` when a map does not have one cell for every stride of voxels.
     """
     cells = tuple((part.stop - part.start) // plan.stride for part in plan.frame)
     patch_cells = tuple(edge // plan.stride for edge in plan.patch)
@@ -93,6 +100,7 @@ def blend_windows(
     for done, starts in _batches(plan.starts, batch):
         windows = np.stack([volume[_box(start, plan.patch)] for start in starts])[:, None]
         outputs = run(windows)
+        _require_cells(outputs, len(starts), patch_cells)
         for index, start in enumerate(starts):
             place = _cells(start, plan, patch_cells)
             total[place] += weight
@@ -158,6 +166,15 @@ def _cells(start: Sequence[int], plan: Plan, patch_cells: Sequence[int]) -> Box:
         (place - part.start) // plan.stride for place, part in zip(start, plan.frame, strict=True)
     ]
     return _box(origin, patch_cells)
+
+
+def _require_cells(outputs: Mapping[str, Array], count: int, patch_cells: tuple[int, ...]) -> None:
+    for name, output in outputs.items():
+        if output.shape[0] != count or output.shape[2:] != patch_cells:
+            raise ContractViolation(
+                "MODEL_OUTPUT",
+                f"{name}: found {output.shape}, allowed {(count, 'channels', *patch_cells)}",
+            )
 
 
 def _batches(

@@ -15,7 +15,7 @@ from service.core.errors import InvalidModel
 from service.core.findings import FindingMask
 from service.core.manifest_input import Crop
 from service.core.manifest_output import ClassSpec, DetectionDecoding
-from workers.kinds.contract import Context, sigmoid, take
+from workers.kinds.contract import Context, require_shape, sigmoid, take
 from workers.kinds.intensity import mapped
 from workers.kinds.scan import Scan
 from workers.kinds.statements import lowest_threshold
@@ -85,8 +85,9 @@ def outlined(
     chosen = [candidates[index] for index in worth]
     for index, said in zip(worth, _judged("segmentation", chosen, scan, context), strict=True):
         grid = crop_grid(candidates[index].center_mm, spec.crop, scan)
-        logits = take(said, "logits", package=context.package)[0]
-        lesion = _piece_at_center(sigmoid(logits), grid, threshold)
+        logits = take(said, "logits", package=context.package)
+        require_shape(logits, (1, *grid.shape), name="logits", package=context.package)
+        lesion = _piece_at_center(sigmoid(logits[0]), grid, threshold)
         if lesion is not None:
             mask = mask_from_grid(lesion, grid, scan.volume, threshold=threshold)
             masks[index] = mask if mask.voxels.size else None

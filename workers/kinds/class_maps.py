@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.core.errors import ContractViolation, InvalidModel
+from service.core.errors import InvalidModel
 from workers.inference.batching import run_slabs
 from workers.inference.tiling import Plan, blend_windows, padded, plan_windows, window_weights
-from workers.kinds.contract import Context, sigmoid, take
+from workers.kinds.contract import Context, require_shape, sigmoid, take
 from workers.kinds.intensity import mapped, padding_of
 from workers.kinds.scan import Scan
 from workers.volume.grid import Grid, canonical_grid, centred_grid, grid_of
@@ -69,7 +69,6 @@ def class_maps(scan: Scan, context: Context) -> ClassMaps:
         logits, covered = _slabs(image, region, context)
     else:
         logits, covered = _windows(image, region, context)
-    _require_classes(logits, context)
     probabilities = _activated(logits, context)
     background = [spec.kind == "background" for spec in context.manifest.classes]
     for channel, is_background in enumerate(background):
@@ -99,6 +98,7 @@ def _whole(image: Array, context: Context) -> tuple[Array, Mask]:
     outputs = context.run("segmenter", image[None, None])
     context.progress("segmenter", 1.0)
     logits = take(outputs, "logits", package=context.package)[0]
+    _require_classes(logits, image.shape, context)
     return logits, np.ones(image.shape, dtype=np.bool_)
 
 
@@ -120,7 +120,7 @@ def _windows(image: Array, region: Mask | None, context: Context) -> tuple[Array
     covered = np.zeros(volume.shape, dtype=np.bool_)
     if plan.starts:
         held = take(blend.maps, "logits", package=context.package)
-        _require_classes(held, context)
+        _require_classes(held, blend.covered.shape, context)
         logits[(slice(None), *plan.frame)] = held
         covered[plan.frame] = blend.covered
     inner = tuple(slice(0, length) for length in image.shape)
@@ -150,7 +150,7 @@ def _slabs(image: Array, region: Mask | None, context: Context) -> tuple[Array, 
             context=settings.context_slices, batch=tiling.batch,
         ):  # fmt: skip
             said = take(outputs, "logits", package=context.package)
-            _require_classes(said, context)
+            _require_classes(said, plan.patch, context)
             logits[:, index, rows, columns] += said * weight
         context.progress("segmenter", (done + 1) / len(plan.starts))
     logits /= np.maximum(weights, np.finfo(np.float32).tiny)
@@ -188,10 +188,6 @@ def _activated(logits: Array, context: Context) -> Array:
     return logits
 
 
-def _require_classes(logits: Array, context: Context) -> None:
-    wanted = len(context.manifest.classes)
-    if len(logits) != wanted:
-        raise ContractViolation(
-            "MODEL_OUTPUT",
-            f"{context.package}: logits: found {len(logits)} classes, allowed {wanted}",
-        )
+def _require_classes(logits: Array, shape: Sequence[int], context: Context) -> None:
+    classes = len(context.manifest.classes)
+    require_shape(logits, (classes, *shape), name="logits", package=context.package)

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core import codes
-from service.core.errors import ContractViolation, InvalidModel
+from service.core.errors import InvalidModel
 from service.core.findings import Analysis, Code, FindingMask, Location, Measurement, RegionRole
 from service.core.manifest_output import ClassificationDecoding, ClassSpec
-from workers.kinds.contract import Context, logit, sigmoid, take
+from workers.kinds.contract import Context, logit, require_shape, sigmoid, take
 from workers.kinds.guards import judge, radiograph_features
 from workers.kinds.images import Fit, fit_of, on_canvas, on_image, resized
 from workers.kinds.intensity import mapped, padding_of
@@ -49,13 +49,12 @@ class Classification:
         context.progress("classifier", 1.0)
         logits = take(outputs, "logits", package=context.package)[0]
         specs = context.manifest.classes
-        if logits.shape != (len(specs),):
-            raise ContractViolation(
-                "MODEL_OUTPUT",
-                f"{context.package}: logits: found {logits.shape}, allowed {len(specs)} classes",
-            )
+        require_shape(logits, (len(specs),), name="logits", package=context.package)
         probabilities = _probabilities(logits, context)
         maps = outputs.get("evidence")
+        if maps is not None:
+            shape = (1, len(specs), None, None)
+            require_shape(maps, shape, name="evidence", package=context.package)
         statements = [
             _statement(
                 spec, probability, None if maps is None else maps[0, place], image, fit, context

@@ -92,6 +92,24 @@ def take(outputs: Mapping[str, Array], name: str, *, package: str) -> Array:
     return outputs[name]
 
 
+def require_shape(array: Array, shape: tuple[int | None, ...], *, name: str, package: str) -> None:
+    """Compare an output's shape; None stands for any size.
+
+    Raises
+    ------
+    ContractViolation
+        ``MODEL_OUTPUT`` when it differs.
+    """
+    fits = array.ndim == len(shape) and all(
+        wanted in (None, found) for wanted, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        allowed = tuple("any" if size is None else size for size in shape)
+        raise ContractViolation(
+            "MODEL_OUTPUT", f"{package}: {name}: found {array.shape}, allowed {allowed}"
+        )
+
+
 def sigmoid(logits: Array) -> Array:
     """Return 1 / (1 + exp(-x)) without overflow."""
     return np.asarray(0.5 * (np.tanh(0.5 * logits) + 1.0), dtype=np.float32)

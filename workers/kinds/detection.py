@@ -15,7 +15,7 @@ from service.core.manifest_input import Tiling
 from service.core.manifest_output import ClassSpec
 from workers.inference.tiling import Blend, Plan, blend_windows, padded, plan_windows
 from workers.kinds.candidates import Candidate, decoding_of, malignancies, outlined, weighed
-from workers.kinds.contract import Context, take
+from workers.kinds.contract import Context, require_shape, take
 from workers.kinds.guards import features_of, judge
 from workers.kinds.intensity import mapped, padding_of
 from workers.kinds.measurements import measure_ball, measure_mask
@@ -96,14 +96,13 @@ def _blend(volume: Array, plan: Plan, tiling: Tiling, context: Context) -> Blend
 
 
 def _heat(blend: Blend, plan: Plan, context: Context) -> Heat:
+    channels = {"heat": len(context.manifest.classes), "offset": 3, "log_diameter": 1}
+    maps = {name: take(blend.maps, name, package=context.package) for name in channels}
+    for name, count in channels.items():
+        require_shape(maps[name], (count, None, None, None), name=name, package=context.package)
     depth, height, width = plan.frame
-    return Heat(
-        start=(depth.start, height.start, width.start),
-        heat=take(blend.maps, "heat", package=context.package),
-        offset=take(blend.maps, "offset", package=context.package),
-        log_diameter=take(blend.maps, "log_diameter", package=context.package),
-        covered=blend.covered,
-    )
+    start = (depth.start, height.start, width.start)
+    return Heat(start, maps["heat"], maps["offset"], maps["log_diameter"], blend.covered)
 
 
 def _grown(region: Mask | None, shape: Sequence[int]) -> Mask | None:
@@ -122,8 +121,9 @@ def _lies_in(peak: Peak, shape: Sequence[int], region: Mask | None) -> bool:
 
 
 def _candidate(peak: Peak, grid: Grid, classes: Sequence[ClassSpec]) -> Candidate:
-    spec = classes[min(peak.channel, len(classes) - 1)]
-    return Candidate(spec, grid.patient_mm(peak.index), peak.diameter_mm, peak.logit)
+    return Candidate(
+        classes[peak.channel], grid.patient_mm(peak.index), peak.diameter_mm, peak.logit
+    )
 
 
 def _statement(

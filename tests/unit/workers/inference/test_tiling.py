@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.inference.batching import in_batches, run_slabs, slab
+from service.core.errors import ContractViolation
+from workers.inference.batching import run_slabs, slab
 from workers.inference.tiling import blend_windows, padded, plan_windows, window_weights
 
 EDGES = st.integers(8, 40)
@@ -128,12 +129,8 @@ def test_slices_come_back_one_by_one_with_their_index():
     }
 
 
-def test_batches_are_joined_in_order():
-    items = np.arange(5, dtype=np.float32)[:, None]
-    assert in_batches(items, lambda x: {"same": x}, batch=2)["same"].ravel().tolist() == [
-        0,
-        1,
-        2,
-        3,
-        4,
-    ]
+@pytest.mark.parametrize("cut", [np.s_[:, :, 1:], np.s_[:, :, :, :, 1:], np.s_[1:]])
+def test_maps_of_another_size_than_the_window_break_the_contract(cut):
+    plan = plan_windows((16, 16, 16), (16, 16, 16), overlap=0)
+    with pytest.raises(ContractViolation, match="same: found"):
+        blend_windows(np.zeros((16, 16, 16), np.float32), plan, lambda x: {"same": x[cut]})
