@@ -318,7 +318,7 @@ def _delivery_status(row: Row[Any]) -> DeliveryStatus:
     return DeliveryStatus(
         id=row.id,
         destination=row.destination,
-        state=row.state,
+        state=DeliveryState(row.state),
         attempts=row.attempts,
         reason=row.reason,
         message=row.message,
@@ -334,7 +334,7 @@ def _result_item(row: Row[Any], sent: list[DeliveryStatus]) -> ResultItem:
         sop_class_uid=row.sop_class_uid,
         sop_instance_uid=row.sop_instance_uid,
         series_instance_uid=row.series_instance_uid,
-        state=row.state,
+        state=ResultState(row.state),
         reason=row.reason,
         message=row.message,
         size_bytes=row.size_bytes,

@@ -106,7 +106,11 @@ studies = Table(
     Column("urgency_reason", Text, nullable=False, server_default=""),
     Column("series_count", Integer, nullable=False, server_default="0"),
     Column("instances_count", Integer, nullable=False, server_default="0"),
+    # Every order of the worklist is an index, so that a page costs the same however long it grows.
     Index("ix_studies_urgency_received_at_id", "urgency", "received_at", "id"),
+    Index("ix_studies_state_urgency_received_at_id", "state", "urgency", "received_at", "id"),
+    Index("ix_studies_study_date_id", "study_date", "id"),
+    Index("ix_studies_patient_name_id", "patient_name", "id"),
 )
 
 series = Table(
@@ -202,6 +206,7 @@ jobs = Table(
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
     Index("ix_jobs_state_due_at", "state", "due_at"),
+    Index("ix_jobs_created_at_id", "created_at", "id"),
 )
 
 findings = Table(

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Float,
     Integer,
     and_,
+    bindparam,
     case,
     exists,
     func,
@@ -32,6 +33,11 @@ from service.core.states import JobState, Priority, StudyState
 from service.records.paging import Order
 from service.records.tables import assessments, findings, jobs, studies
 from service.records.worklist_query import WorklistQuery, WorklistSort
+
+# Looked up for every row: several times cheaper than calling the enumeration.
+_STUDY_STATES: Final = {state.value: state for state in StudyState}
+_JOB_STATES: Final = {state.value: state for state in JobState}
+_PRIORITIES: Final = {priority.value: priority for priority in Priority}
 
 _STUDY: Final = studies.c
 _COLUMNS: Final = (
@@ -160,7 +166,7 @@ def tasks_of(connection: Connection, study_ids: Sequence[int]) -> dict[int, list
     if not study_ids:
         return {}
     gathered: defaultdict[int, dict[str, TaskStatus]] = defaultdict(dict)
-    for row in connection.execute(_jobs_and_refusals(study_ids)):
+    for row in connection.execute(_TASKS, {"study_ids": list(study_ids)}):
         # A run comes before a refusal of the same model, which a person has overruled.
         known = gathered[row.study_id].get(row.model)
         if known is None:
@@ -168,7 +174,7 @@ def tasks_of(connection: Connection, study_ids: Sequence[int]) -> dict[int, list
                 task=row.task,
                 model=row.model,
                 version=row.version,
-                state=JobState(row.state),
+                state=_JOB_STATES[row.state],
                 reason=row.reason,
                 message=row.message,
                 job_id=row.job_id,
@@ -181,7 +187,9 @@ def tasks_of(connection: Connection, study_ids: Sequence[int]) -> dict[int, list
     }
 
 
-def _jobs_and_refusals(study_ids: Sequence[int]) -> Any:
+def _jobs_and_refusals() -> Any:
+    """Return the statement for `tasks_of`; building it costs as much as asking, so it is kept."""
+    study_ids: Any = bindparam("study_ids", expanding=True)
     counted = (
         select(
             findings.c.job_id,
@@ -226,6 +234,9 @@ def _jobs_and_refusals(study_ids: Sequence[int]) -> Any:
         assessments.c.assessed_at,
     ).where(assessments.c.study_id.in_(study_ids), assessments.c.series_id.is_(None))
     return union_all(runs, refusals).order_by("place", "at")
+
+
+_TASKS: Final = _jobs_and_refusals()
 
 
 def _conditions(query: WorklistQuery) -> Iterator[Any]:
@@ -294,8 +305,8 @@ def _item(row: Any, tasks: list[TaskStatus]) -> WorklistItem:
         modalities=[name for name in row.modalities.split(",") if name],
         received_at=row.received_at,
         last_received_at=row.last_received_at,
-        state=row.state,
-        priority=row.priority,
+        state=_STUDY_STATES[row.state],
+        priority=_PRIORITIES[row.priority],
         urgency=row.urgency,
         urgency_reason=row.urgency_reason,
         series_count=row.series_count,
