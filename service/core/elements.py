@@ -145,7 +145,7 @@ class _Walk:
 
     def until_delimiter(self, position: int, stop: int, depth: int) -> tuple[list[Element], int]:
         """Return the elements of an item of undefined length, and where the next one begins."""
-        found = []
+        found: list[Element] = []
         while position < stop:
             group, number, length = self.item_header(position, stop)
             if group == 0xFFFE:

@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from service.records.queues import TARGETS, Topic
+from service.records.topics import TARGETS, Topic
 
 
 def test_every_topic_has_a_target() -> None:
