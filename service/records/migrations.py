@@ -1,7 +1,5 @@
 """Bring the schema up to date with alembic, from a checkout or from an installed wheel."""
 
-from pathlib import Path
-
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -10,19 +8,16 @@ from sqlalchemy import Connection, text
 
 from service.core.errors import InvalidSettings
 from service.records.database import Records
+from service.records.schema import scripts_folder
 
-_ROOT = Path(__file__).resolve().parents[2]
 # A lock number of our own: two processes that start together must not both migrate.
 _ADVISORY_LOCK = 0x6F766572
 
 
 def migration_config(connection: Connection | None = None) -> Config:
-    """Return alembic's configuration; the scripts lie beside the packages or inside the wheel."""
-    packaged = _ROOT / "service" / "_alembic"
+    """Return alembic's configuration, which is made in code."""
     config = Config()
-    config.set_main_option(
-        "script_location", str(packaged if packaged.is_dir() else _ROOT / "alembic")
-    )
+    config.set_main_option("script_location", str(scripts_folder()))
     config.set_main_option("path_separator", "os")
     if connection is not None:
         config.attributes["connection"] = connection

@@ -1,14 +1,24 @@
 """Whether the database has the schema that this version works with; asking needs no alembic."""
 
-from typing import Final
+from pathlib import Path
 
 from sqlalchemy import inspect, text
 
 from service.core.errors import InvalidSettings
 from service.records.database import Records
 
-# The newest migration; a test compares it with the scripts.
-SCHEMA_REVISION: Final = "0001"
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def scripts_folder() -> Path:
+    """Return where the migrations lie: beside the packages, or inside an installed wheel."""
+    packaged = _ROOT / "service" / "_alembic"
+    return packaged if packaged.is_dir() else _ROOT / "alembic"
+
+
+def newest_revision() -> str:
+    """Return the revision of the newest migration, by the number that its file begins with."""
+    return max(file.name.split("_")[0] for file in scripts_folder().glob("versions/[0-9]*.py"))
 
 
 def require_current_schema(records: Records) -> None:
@@ -23,9 +33,9 @@ def require_current_schema(records: Records) -> None:
         found = None
         if inspect(connection).has_table("alembic_version"):
             found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    if found != SCHEMA_REVISION:
+    wanted = newest_revision()
+    if found != wanted:
         raise InvalidSettings(
             "OLD_SCHEMA",
-            f"database.url: found schema {found}; allowed: {SCHEMA_REVISION}; "
-            "run `overread migrate`",
+            f"database.url: found schema {found}; allowed: {wanted}; run `overread migrate`",
         )
