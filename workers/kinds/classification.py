@@ -13,7 +13,7 @@ from service.core.manifest_output import ClassificationDecoding, ClassSpec
 from workers.kinds.contract import Context, logit, require_shape, sigmoid, take
 from workers.kinds.guards import judge, radiograph_features
 from workers.kinds.images import Fit, fit_of, on_canvas, on_image, resized
-from workers.kinds.intensity import mapped, padding_of
+from workers.kinds.intensity import mapped
 from workers.kinds.measurements import AREA, Measured, Plane
 from workers.kinds.outlines import box_of, outline_of
 from workers.kinds.scan import trimmed
@@ -75,7 +75,9 @@ def network_image(image: Radiograph, context: Context) -> tuple[Fit, Array]:
     scaled = mapped(
         resized(image.pixels, fit.scaled), settings.intensity, value_range=image.value_range
     )
-    canvas = on_canvas(scaled, fit, padding=padding_of(settings))
+    # Bars are as dark as the image itself, whatever its normalisation made of that.
+    padding = float(scaled.min()) if settings.padding_value is None else settings.padding_value
+    canvas = on_canvas(scaled, fit, padding=padding)
     return fit, np.repeat(canvas[None], settings.channels, axis=0)
 
 

@@ -76,17 +76,28 @@ def decoding_of(context: Context) -> SegmentationDecoding:
 
 
 def _organs(maps: ClassMaps, context: Context) -> dict[str, Mask]:
-    """Return the mask of each organ, without the lesions inside it."""
+    """Return the mask of each organ; lesions count to the organ that they have to touch.
+
+    Without them a large lesion would split its organ, and the part beyond be lost.
+    """
     decoding = decoding_of(context)
     organs = {}
     for channel, spec in enumerate(context.manifest.classes):
         if spec.kind != "organ":
             continue
         mask = maps.margin(channel) >= 0
+        if spec.name == decoding.within:
+            for lesion in _lesion_channels(context):
+                mask |= maps.margin(lesion, threshold=decoding.lesion_threshold) >= 0
         if decoding.largest_organ_only:
             mask = _largest(mask)
         organs[spec.name] = mask
     return organs
+
+
+def _lesion_channels(context: Context) -> list[int]:
+    classes = context.manifest.classes
+    return [channel for channel, spec in enumerate(classes) if spec.kind == "lesion"]
 
 
 def _largest(mask: Mask) -> Mask:
@@ -102,9 +113,8 @@ def _lesions(
     decoding = decoding_of(context)
     near = _near(organs, decoding)
     statements = []
-    for channel, spec in enumerate(context.manifest.classes):
-        if spec.kind != "lesion":
-            continue
+    for channel in _lesion_channels(context):
+        spec = context.manifest.classes[channel]
         margin = maps.margin(channel, threshold=decoding.lesion_threshold)
         for piece in _pieces(margin >= 0, maps, decoding):
             if near is None or (near[piece.box] & piece.voxels).any():

@@ -12,6 +12,8 @@ from service.core.headers import SourceFrame
 from service.core.identifiers import finding_id, tracking_uid
 from tests.builders import onnx, packages
 from tests.builders.dicom import header_of, part10, radiograph
+from workers.kinds.classification import network_image
+from workers.kinds.contract import Context
 from workers.kinds.images import fit_of, on_canvas, on_image, resized
 from workers.models import load_model
 from workers.volume.radiograph import Radiograph, Turn
@@ -135,6 +137,20 @@ def test_evidence_lies_on_the_image_as_it_is_stored(tmp_path, header, turn):
     assert (right - left, bottom - top) == (np.ptp(np.nonzero(whole)[1]) + 1,
                                             np.ptp(np.nonzero(whole)[0]) + 1)  # fmt: skip
     assert opacity.laterality == codes.RIGHT
+
+
+def test_bars_are_as_dark_as_the_image(tmp_path, header):
+    settings = {"size": list(SIZE), "intensity": {"mode": "standardise"}, "fit": "letterbox"}
+    loaded = model(tmp_path, input=settings)
+    context = Context(
+        loaded.package.manifest, {}, loaded.package.manifest.operating_point(), identify
+    )
+    fit, canvas = network_image(image(header), context)
+    assert fit.top > 0
+    assert (canvas[0, : fit.top] == canvas.min()).all()
+    inside = canvas[0, fit.top : fit.top + fit.scaled[0]]
+    assert inside.mean() == pytest.approx(0, abs=1e-4)
+    assert inside.std() == pytest.approx(1, abs=1e-3)
 
 
 def test_regions_on_both_sides_are_bilateral_and_one_mask(tmp_path, header):

@@ -76,6 +76,14 @@ def test_a_lesion_elsewhere_counts_where_no_organ_is_asked_for(lesions, tmp_path
     assert len(everywhere.findings) == 2
 
 
+def test_a_lesion_that_fills_most_of_its_organ_counts_to_it(lesions):
+    large = Ball(LIVER.center_mm, 54.0, hounsfield=700)
+    analysis = lesions.analyse(chest((LIVER, large)), identify=identify)
+    (finding,) = analysis.findings
+    assert finding.measured("long_axis") == pytest.approx(54, abs=2)
+    assert analysis.scores["liver_volume_ml"] == pytest.approx(113, rel=0.1)
+
+
 def test_small_lesions_are_left_out_by_volume_or_diameter(tmp_path):
     volume = chest((LIVER, INSIDE, SECOND))
     for decoding in ({"minimum_volume_mm3": 1000.0}, {"minimum_diameter_mm": 13.0}):
