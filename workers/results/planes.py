@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from service.core import codes
-from service.core.headers import FrameHeader, InstanceHeader, SourceFrame
+from service.core.headers import FrameHeader, SourceFrame
 from workers.results.common import code_item
 from workers.results.encode import Value, item
 
@@ -45,7 +45,7 @@ def source_planes(
     if placed and None not in planes:
         return tuple(plane for plane in planes if plane)
     if made_up and len(frames) == 1:
-        plane = _made_up(frames[0].instance)
+        plane = _made_up(frames[0])
         return (plane,) if plane else None
     return None
 
@@ -92,6 +92,17 @@ class PlaneGroups:
         return {index: int(rank) + 1 for index, rank in zip(indices, ranks, strict=True)}
 
 
+def flat_measures(frames: Sequence[SourceFrame]) -> bytes:
+    """Return the shared groups of an image that lies in no space: the size of its pixels.
+
+    OHIF 3.12 fails as a whole when it opens a segmentation without Pixel Measures.
+    """
+    grids = [grid_mm(frame) for frame in frames]
+    if grids[0] is None or not _all_equal(grids):
+        return b""
+    return item(PixelMeasuresSequence=[item(PixelSpacing=grids[0])])
+
+
 def derivation(frame: SourceFrame) -> bytes:
     """Return the item that names the frame which a segment was drawn on (PS3.3 C.7.6.16.2.6)."""
     source: dict[str, Value] = {
@@ -135,12 +146,17 @@ def _plane(geometry: FrameHeader) -> Plane | None:
     )
 
 
-def _made_up(instance: InstanceHeader) -> Plane | None:
-    row = instance.row_spacing_mm or instance.imager_row_spacing_mm
-    column = instance.column_spacing_mm or instance.imager_column_spacing_mm
-    if row is None or column is None:
-        return None
-    return Plane(_IN_PLACE, _UPRIGHT, row, column, 1.0)
+def _made_up(frame: SourceFrame) -> Plane | None:
+    grid = grid_mm(frame)
+    return Plane(_IN_PLACE, _UPRIGHT, *grid, 1.0) if grid else None
+
+
+def grid_mm(frame: SourceFrame) -> tuple[float, float] | None:
+    """Return row and column spacing in the patient, or on the detector where that is all."""
+    geometry, instance = frame.geometry, frame.instance
+    row = geometry.row_spacing_mm or instance.imager_row_spacing_mm
+    column = geometry.column_spacing_mm or instance.imager_column_spacing_mm
+    return (row, column) if row is not None and column is not None else None
 
 
 def _all_equal(values: Sequence[object]) -> bool:

@@ -24,7 +24,7 @@ from workers.results.common import (
 )
 from workers.results.context import ResultContext, ResultRole, WrittenResult
 from workers.results.encode import Value, clip, encoded, item, part10, tag_of
-from workers.results.planes import PlaneGroups, derivation, source_planes
+from workers.results.planes import PlaneGroups, derivation, flat_measures, source_planes
 from workers.results.segments import Segment, overlap, segment_item, segments_of
 from workers.results.source import SourceStudy
 
@@ -66,7 +66,7 @@ def write_seg(
         "ReferencedSeriesSequence": referenced_series(
             [reference_of(instance) for instance in analysed_instances(frames)]
         ),
-        "SharedFunctionalGroupsSequence": [planes.shared() if planes else b""],
+        "SharedFunctionalGroupsSequence": [planes.shared() if planes else flat_measures(frames)],
         "PerFrameFunctionalGroupsSequence": list(_per_frame(order, frames, planes)),
         "PixelData": _packed(order, frames[0]),
     }

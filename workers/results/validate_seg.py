@@ -12,12 +12,11 @@ from service.core.findings import Analysis
 from service.core.headers import SourceFrame
 from workers.results.context import ResultContext
 from workers.results.encode import tag_of
-from workers.results.planes import Plane, source_planes
+from workers.results.planes import Plane, grid_mm, source_planes
 from workers.results.reread import Reread, numbers, text
 from workers.results.segments import Segment, segments_of
 
 _PER_FRAME: Final = tag_of("PerFrameFunctionalGroupsSequence")
-_SHARED: Final = tag_of("SharedFunctionalGroupsSequence")
 _REFERENCED_INSTANCE: Final = tag_of("ReferencedSOPInstanceUID")
 _REFERENCED_FRAME: Final = tag_of("ReferencedFrameNumber")
 _REFERENCED_SEGMENT: Final = tag_of("ReferencedSegmentNumber")
@@ -41,7 +40,7 @@ def check_segmentation(
         raise InvalidResult("PIXELS_INCOMPLETE", "frames and their functional groups differ")
     planes = source_planes(frames, made_up=context.made_up_plane)
     order = _frame_order(again, count, segments_of(analysis), frames)
-    _check_planes(again, planes, [index for _, index in order])
+    _check_planes(again, planes, frames, [index for _, index in order])
     _check_voxels(dataset, order)
 
 
@@ -72,26 +71,32 @@ def _frame_order(
         ) from error
 
 
-def _check_planes(again: Reread, planes: Sequence[Plane] | None, indices: Sequence[int]) -> None:
+def _check_planes(
+    again: Reread,
+    planes: Sequence[Plane] | None,
+    frames: Sequence[SourceFrame],
+    indices: Sequence[int],
+) -> None:
     """Positions, orientations and spacings are the very numbers of the source."""
     placed = 0
     for element in again.elements:
         if element.tag not in (_POSITION, _ORIENTATION, _SPACING):
             continue
-        if planes is None or element.root not in (_PER_FRAME, _SHARED):
-            raise InvalidResult("GEOMETRY_DIFFERS", "a plane is said that the source has not")
-        shared = element.root == _SHARED
-        plane = planes[0] if shared else planes[indices[element.entry]]
-        expected: Mapping[int, tuple[float, ...]] = {
-            _POSITION: plane.position_mm,
-            _ORIENTATION: plane.orientation,
-            _SPACING: (plane.row_spacing_mm, plane.column_spacing_mm),
-        }
-        if numbers(element) != expected[element.tag]:
+        index = indices[element.entry] if element.root == _PER_FRAME else 0
+        expected = _expected(planes[index]) if planes else {_SPACING: grid_mm(frames[0])}
+        if numbers(element) != expected.get(element.tag):
             raise InvalidResult("GEOMETRY_DIFFERS", f"{element.tag:08x} is not the source's")
         placed += element.tag == _POSITION
     if placed != (len(indices) if planes else 0):
         raise InvalidResult("GEOMETRY_DIFFERS", "frames lack their position")
+
+
+def _expected(plane: Plane) -> Mapping[int, tuple[float, ...] | None]:
+    return {
+        _POSITION: plane.position_mm,
+        _ORIENTATION: plane.orientation,
+        _SPACING: (plane.row_spacing_mm, plane.column_spacing_mm),
+    }
 
 
 def _check_voxels(dataset: Dataset, order: Sequence[tuple[Segment, int]]) -> None:

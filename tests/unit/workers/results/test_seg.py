@@ -247,6 +247,8 @@ def test_a_radiograph_without_frame_of_reference_gets_no_plane() -> None:
     assert "FrameOfReferenceUID" not in seg
     assert "PlanePositionSequence" not in seg.PerFrameFunctionalGroupsSequence[0]
     assert seg.PatientOrientation == ["L", "F"]
+    # The size of its pixels is all that is known; OHIF cannot do without it.
+    assert seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing == [0.3, 0.2]
 
 
 def test_a_made_up_plane_has_the_spacing_of_the_detector() -> None:
@@ -268,6 +270,7 @@ def test_a_radiograph_of_unknown_size_gets_no_made_up_plane_either() -> None:
     seg = pydicom.dcmread(io.BytesIO(written(instances, analysis, made_up_plane=True)))
 
     assert "FrameOfReferenceUID" not in seg
+    assert "PixelMeasuresSequence" not in seg.SharedFunctionalGroupsSequence[0]
 
 
 def test_lossy_sources_make_a_lossy_segmentation() -> None:
