@@ -31,7 +31,7 @@ from tests.peers.catalogue import OHIF_PACKAGE
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: one for name, one in SERVICES.items() if "build" in one}
-ONE_SHOT = {"migrate", "viewer"}
+ONE_SHOT = {"migrate", "viewer-files"}
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 TOP_LEVEL_KEYS = {"name", "services", "volumes", "secrets"}
 SERVICE_KEYS = {
@@ -56,7 +56,8 @@ def test_every_role_has_a_container() -> None:
     assert profiles == {
         "worker": ["gpu"],
         "worker-cpu": ["cpu"],
-        "orthanc": ["pacs"],
+        "orthanc": ["pacs", "viewer"],
+        "viewer-files": ["viewer"],
         "viewer": ["viewer"],
     }
 
@@ -166,8 +167,9 @@ def test_containers_and_orthanc_agree_on_names_and_ports(
 
 
 def test_the_viewer_is_the_version_that_the_tests_open() -> None:
-    script = SERVICES["viewer"]["command"][-1]
+    script = SERVICES["viewer-files"]["command"][-1]
     assert f"{OHIF_PACKAGE.name}@{OHIF_PACKAGE.version}" in script
+    assert f"ohif-app-{OHIF_PACKAGE.version}.tgz" in script
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
