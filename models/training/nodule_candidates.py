@@ -40,11 +40,11 @@ def find_candidates(
 
 
 def merged(rows: np.ndarray) -> np.ndarray:
-    """Drop candidates that lie within the merging distance of a likelier one."""
+    """Drop candidates that a likelier one covers: within 5 mm of it, or within its radius."""
     kept: list[int] = []
     for i, row in enumerate(rows):
-        away = np.linalg.norm(rows[kept, :3] - row[:3], axis=1) if kept else np.array([np.inf])
-        if away.min() >= MERGE_DISTANCE_MM:
+        away = np.linalg.norm(rows[kept, :3] - row[:3], axis=1)
+        if (away >= np.maximum(MERGE_DISTANCE_MM, rows[kept, 3] / 2)).all():
             kept.append(i)
     return rows[kept]
 
