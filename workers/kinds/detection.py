@@ -80,8 +80,13 @@ def _candidates(scan: Scan, context: Context) -> list[Candidate]:
     )
     heat = _heat(_blend(volume, plan, tiling, context), plan, context)
     peaks = [peak for peak in find_peaks(heat, decoding) if _lies_in(peak, grid.shape, region)]
-    merged = merge_peaks(peaks, spacing_mm=grid.spacing_mm, distance_mm=decoding.merge_distance_mm)
-    return [_candidate(peak, grid, manifest.classes) for peak in merged[: decoding.max_candidates]]
+    merged = merge_peaks(
+        peaks,
+        spacing_mm=grid.spacing_mm,
+        distance_mm=decoding.merge_distance_mm,
+        limit=decoding.max_candidates,
+    )
+    return [_candidate(peak, grid, manifest.classes) for peak in merged]
 
 
 def _blend(volume: Array, plan: Plan, tiling: Tiling, context: Context) -> Blend:

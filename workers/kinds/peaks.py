@@ -52,24 +52,27 @@ def find_peaks(field: Heat, decoding: DetectionDecoding) -> list[Peak]:
 
 
 def merge_peaks(
-    peaks: Sequence[Peak], *, spacing_mm: Sequence[float], distance_mm: float
+    peaks: Sequence[Peak], *, spacing_mm: Sequence[float], distance_mm: float, limit: int
 ) -> list[Peak]:
-    """Return the peaks without those that a stronger one of their class covers.
+    """Return the first `limit` peaks, without those that a stronger one of their class covers.
 
-    A peak is covered within `distance_mm` of a stronger one, or within its radius.
+    A peak is covered within `distance_mm` of a stronger one, or within its radius. What is beyond
+    the limit is not looked at: a network gone wild has peaks by the thousand.
     """
     kept: list[Peak] = []
-    places: list[Floats] = []
+    places = np.empty((limit, 3))
+    reaches = np.empty(limit)
+    channels = np.empty(limit, dtype=int)
     for peak in peaks:
+        count = len(kept)
+        if count == limit:
+            break
         place = np.asarray(peak.index) * np.asarray(spacing_mm)
-        covered = any(
-            other.channel == peak.channel
-            and np.linalg.norm(place - there) < max(distance_mm, other.diameter_mm / 2)
-            for other, there in zip(kept, places, strict=True)
-        )
-        if not covered:
+        near = ((places[:count] - place) ** 2).sum(axis=1) < reaches[:count] ** 2
+        if not (near & (channels[:count] == peak.channel)).any():
             kept.append(peak)
-            places.append(place)
+            places[count], channels[count] = place, peak.channel
+            reaches[count] = max(distance_mm, peak.diameter_mm / 2)
     return kept
 
 

@@ -60,16 +60,22 @@ def peak(x, logit, diameter_mm=4.0, channel=0):
 
 def test_a_weaker_peak_nearby_is_merged_and_one_farther_off_is_not():
     peaks = [peak(0, 3), peak(2, 2), peak(4, 1)]
-    kept = merge_peaks(peaks, spacing_mm=(1, 1, 2), distance_mm=5)
+    kept = merge_peaks(peaks, spacing_mm=(1, 1, 2), distance_mm=5, limit=9)
     assert [item.index[2] for item in kept] == [0, 4]
 
 
 def test_a_peak_within_a_large_lesion_is_merged_beyond_the_distance():
     peaks = [peak(0, 3, diameter_mm=30), peak(12, 2), peak(16, 1)]
-    kept = merge_peaks(peaks, spacing_mm=(1, 1, 1), distance_mm=5)
+    kept = merge_peaks(peaks, spacing_mm=(1, 1, 1), distance_mm=5, limit=9)
     assert [item.index[2] for item in kept] == [0, 16]
 
 
 def test_peaks_of_different_classes_are_not_merged():
     peaks = [peak(0, 3), peak(1, 2, channel=1)]
-    assert len(merge_peaks(peaks, spacing_mm=(1, 1, 1), distance_mm=5)) == 2
+    assert len(merge_peaks(peaks, spacing_mm=(1, 1, 1), distance_mm=5, limit=9)) == 2
+
+
+def test_no_more_peaks_than_the_limit_are_kept():
+    peaks = [peak(20 * place, 1000 - place) for place in range(1000)]
+    kept = merge_peaks(peaks, spacing_mm=(1, 1, 1), distance_mm=5, limit=7)
+    assert kept == peaks[:7]
