@@ -86,10 +86,11 @@ OHIF_PACKAGE = NpmPackage(
     "3.12.10",
     "sha512-0kuF66Mq9c9dMD++bUsTjMrJpXJwaZhz9B4uS244DawAjSkTwIYFU93pxPuRUQixaRi7QAHlF3Fe1qudBlZrmA==",
 )
+# The last line that runs on Debian 12's Node.js 18.
 PLAYWRIGHT_PACKAGE = NpmPackage(
     "playwright-core",
-    "1.65.1",
-    "sha512-hqPpz7blSMPxWVdoeE1yiBSzXsKiVOd2k+kjCvmUywD2GPO2Dd9HfcWnq9NN0GHbNZDFgZ9JfBFr+X5/BLo0qw==",
+    "1.61.1",
+    "sha512-h7Qlt6m4REp25qvIdvbDtVmD4LqVXfpRxhORv9L0jzETM05p4fuPJ3dKyuSXQxDSbXnmS79HAgi9589lGSpLkg==",
 )
 
 ORTHANC = RealPeer("Orthanc", _program("Orthanc", "orthanc"), ("orthanc",))
