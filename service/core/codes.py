@@ -71,9 +71,6 @@ SOURCE_OF_MEASUREMENT: Final = _dcm("121112", "Source of Measurement")
 IMAGE_REGION: Final = _dcm("111030", "Image Region")
 REFERENCED_SEGMENT: Final = _dcm("121191", "Referenced Segment")
 SOURCE_IMAGE_FOR_SEGMENTATION: Final = _dcm("121233", "Source image for segmentation")
-DERIVATION: Final = _dcm("121401", "Derivation")
-MEAN: Final = _sct("373098007", "Mean")
-STANDARD_DEVIATION: Final = _sct("386136009", "Standard Deviation")
 
 # What a device says of its own certainty, and whether the thing is there.
 CERTAINTY_OF_FINDING: Final = _dcm("111012", "Certainty of Finding")
@@ -109,17 +106,9 @@ DIAMETER: Final = _sct("81827009", "Diameter")
 MAXIMUM_3D_DIAMETER: Final = Code(
     value="L0JK", scheme="IBSI", meaning="Maximum 3D Diameter of a Mesh"
 )
-ATTENUATION_COEFFICIENT: Final = _dcm("112031", "Attenuation Coefficient")
 MEAN_ATTENUATION_COEFFICIENT: Final = _dcm("112181", "Mean Attenuation Coefficient")
 SD_OF_ATTENUATION_COEFFICIENT: Final = _dcm(
     "112183", "Standard Deviation of Attenuation Coefficient"
-)
-# What the two are written as: the quantity, and how it was derived from the voxels.
-DERIVED: Final[Mapping[Code, tuple[Code, Code]]] = MappingProxyType(
-    {
-        MEAN_ATTENUATION_COEFFICIENT: (ATTENUATION_COEFFICIENT, MEAN),
-        SD_OF_ATTENUATION_COEFFICIENT: (ATTENUATION_COEFFICIENT, STANDARD_DEVIATION),
-    }
 )
 
 MILLIMETER: Final = _ucum("mm", "mm")

@@ -18,6 +18,7 @@ class Relation(StrEnum):
     CONTAINS = "CONTAINS"
     HAS_CONCEPT_MOD = "HAS CONCEPT MOD"
     HAS_OBS_CONTEXT = "HAS OBS CONTEXT"
+    HAS_PROPERTIES = "HAS PROPERTIES"
     HAS_ACQ_CONTEXT = "HAS ACQ CONTEXT"
     INFERRED_FROM = "INFERRED FROM"
     SELECTED_FROM = "SELECTED FROM"
@@ -64,12 +65,19 @@ def date(relation: Relation, name: Code, value: str) -> bytes:
     return _item(relation, "DATE", name, Date=value)
 
 
-def number(name: Code, value: float, unit: Code, children: Sequence[bytes] = ()) -> bytes:
-    """Return a NUM item contained in its parent, the value to three decimals."""
+def number(
+    name: Code,
+    value: float,
+    unit: Code,
+    *,
+    relation: Relation = Relation.CONTAINS,
+    children: Sequence[bytes] = (),
+) -> bytes:
+    """Return a NUM item, the value to three decimals."""
     measured = item(
         NumericValue=round(float(value), 3), MeasurementUnitsCodeSequence=[cached_code(unit)]
     )
-    return _item(Relation.CONTAINS, "NUM", name, children, MeasuredValueSequence=[measured])
+    return _item(relation, "NUM", name, children, MeasuredValueSequence=[measured])
 
 
 def coordinates(

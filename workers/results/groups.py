@@ -1,9 +1,10 @@
 """Measurement groups: what the report says of one finding (PS3.16 TID 1410, 1411, 1501).
 
-A finding with a place gets two groups of one tracking UID. The first holds its geometry, and only
-the numbers that belong to it; the second its values and the reference to its segment. Both are
-plain TID 1500 content; OHIF turns a pair in this order into a measurement with all its values,
-and neither a single group nor the reverse order.
+A finding gets two groups of one tracking UID. The first holds its geometry, and only the numbers
+that belong to it; the second its values and the reference to its segment. Both are plain TID 1500
+content; OHIF turns a pair in this order into a measurement with all its values, and neither a
+single group nor the reverse order. One finding without coordinates makes OHIF 3.12 drop the whole
+report, so that what is absent, or nowhere in particular, is not measured but evaluated (row 13).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,12 +52,30 @@ def axis_of(measurement: Measurement) -> RegionRole | None:
     return _AXES.get((code.scheme, code.value)) if code else None
 
 
+def is_placed(finding: Finding) -> bool:
+    """Return whether a finding is there, and somewhere: what is measured, not only evaluated."""
+    return finding.location is not None and finding.qualifier is not Qualifier.ABSENT
+
+
+def evaluation(finding: Finding) -> bytes:
+    """Return whether a finding is there, and how sure that is, as one coded statement."""
+    properties = [
+        _percent(codes.CERTAINTY_OF_FINDING, finding.probability, Relation.HAS_PROPERTIES),
+        content.text(Relation.HAS_PROPERTIES, codes.TRACKING_IDENTIFIER, finding.tracking_id),
+        content.uid(
+            Relation.HAS_PROPERTIES, codes.TRACKING_UNIQUE_IDENTIFIER, finding.tracking_uid
+        ),
+    ]
+    presence = codes.PRESENCE[finding.qualifier]
+    return content.code(Relation.CONTAINS, finding.label, presence, properties)
+
+
 def shown_frames(findings: Iterable[Finding], frames: Sequence[SourceFrame]) -> list[SourceFrame]:
     """Return the frames that show a finding, each once, in the order of `frames`."""
     shown = {
         (finding.location.sop_instance_uid, finding.location.frame_number)
         for finding in findings
-        if finding.location and finding.qualifier is not Qualifier.ABSENT
+        if finding.location and is_placed(finding)
     }
     return [f for f in frames if (f.instance.sop_instance_uid, f.frame_number) in shown]
 
@@ -78,24 +97,24 @@ class FindingGroups:
         self._algorithm = algorithm_identification(context)
 
     def of(self, finding: Finding) -> list[bytes]:
-        """Return the groups of one finding, geometry first."""
+        """Return the groups of one finding, geometry first; none where it has no place."""
+        if not is_placed(finding):
+            return []
         axes = self._axes(finding)
         geometry = axes or self._region(finding)
         # An axis length stands with its line when there is one, else among the values.
         values = [m for m in finding.measurements if not (axes and axis_of(m))]
-        return [*([geometry] if geometry else []), self._values(finding, values, bool(axes))]
+        return [geometry, self._values(finding, values, bool(axes))]
 
     def _axes(self, finding: Finding) -> bytes | None:
         """Return the two axes, each length inferred from its line (TID 1501)."""
-        if finding.qualifier is Qualifier.ABSENT:
-            return None
         regions = {region.role: region for region in _regions(finding)}
         items = [
             content.number(
                 _AXIS_CODES[axis],
                 measurement.value,
                 _unit(measurement),
-                [self._coordinates(Relation.INFERRED_FROM, codes.SOURCE, regions[axis])],
+                children=[self._coordinates(Relation.INFERRED_FROM, codes.SOURCE, regions[axis])],
             )
             for measurement in finding.measurements
             if (axis := axis_of(measurement)) in regions
@@ -105,17 +124,12 @@ class FindingGroups:
         head = self._head(finding, _OHIF_AXES + finding.tracking_id)
         return content.container(codes.MEASUREMENT_GROUP, head + items, template="1501")
 
-    def _region(self, finding: Finding) -> bytes | None:
+    def _region(self, finding: Finding) -> bytes:
         """Return the place as a box or point, without numbers, with words (TID 1410)."""
-        if finding.qualifier is Qualifier.ABSENT:
-            return None
         by_role = {region.role: region for region in _regions(finding)}
-        for role in (RegionRole.BOX, RegionRole.OUTLINE, RegionRole.CENTER):
-            if role in by_role:
-                break
-        else:
-            return None
-        region = _boxed(by_role[role])
+        roles = (RegionRole.BOX, RegionRole.OUTLINE, RegionRole.CENTER)
+        known = next((by_role[role] for role in roles if role in by_role), None)
+        region = _boxed(known) if known else self._extent(finding)
         words = f"AI {finding.label.meaning} {100 * finding.probability:.0f}%"
         items = [
             self._coordinates(Relation.CONTAINS, codes.IMAGE_REGION, region),
@@ -123,6 +137,26 @@ class FindingGroups:
         ]
         head = self._head(finding, finding.tracking_id)
         return content.container(codes.MEASUREMENT_GROUP, head + items, template="1410")
+
+    def _extent(self, finding: Finding) -> PlanarRegion:
+        """Return the box round a finding's mask, or the whole image it was read from."""
+        place = finding.location
+        assert place
+        frame = self._frame(place.sop_instance_uid, place.frame_number)
+        mask = self._masks.get(finding.id)
+        left, top, right, bottom = 0, 0, frame.instance.columns or 0, frame.instance.rows or 0
+        if mask is not None:
+            (_, top, left), (_, height, width) = mask.offset, mask.voxels.shape
+            right, bottom = left + width, top + height
+        return _boxed(
+            PlanarRegion(
+                role=RegionRole.BOX,
+                shape=RegionShape.POLYLINE,
+                sop_instance_uid=place.sop_instance_uid,
+                frame_number=place.frame_number,
+                points=((left, top), (right, bottom)),
+            )
+        )
 
     def _values(self, finding: Finding, measurements: list[Measurement], axes: bool) -> bytes:
         """Return numbers and judgement, tied to the segment or the image (TID 1411, 1501)."""
@@ -186,9 +220,8 @@ class FindingGroups:
 
     def _source(self, finding: Finding) -> list[bytes]:
         """Return the image that a finding without a segment was read from."""
-        frame = self._frames[0]
-        if finding.location:
-            frame = self._frame(finding.location.sop_instance_uid, finding.location.frame_number)
+        assert finding.location
+        frame = self._frame(finding.location.sop_instance_uid, finding.location.frame_number)
         return [content.source_image(Relation.CONTAINS, codes.SOURCE_OF_MEASUREMENT, frame)]
 
     def _coordinates(self, relation: Relation, name: Code, region: PlanarRegion) -> bytes:
@@ -245,15 +278,11 @@ def _number(measurement: Measurement) -> bytes | None:
     if code is None or measurement.unit not in codes.UNITS:
         return None
     unit = _unit(measurement)
-    if code in codes.DERIVED:
-        quantity, how = codes.DERIVED[code]
-        derivation = content.code(Relation.HAS_CONCEPT_MOD, codes.DERIVATION, how)
-        return content.number(quantity, measurement.value, unit, [derivation])
     return content.number(code, measurement.value, unit)
 
 
-def _percent(name: Code, probability: float) -> bytes:
-    return content.number(name, 100 * probability, codes.PERCENT)
+def _percent(name: Code, probability: float, relation: Relation = Relation.CONTAINS) -> bytes:
+    return content.number(name, 100 * probability, codes.PERCENT, relation=relation)
 
 
 def _unit(measurement: Measurement) -> Code:

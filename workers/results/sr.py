@@ -32,7 +32,13 @@ from workers.results.context import (
     WrittenResult,
 )
 from workers.results.encode import Value, part10
-from workers.results.groups import FindingGroups, algorithm_identification, shown_frames
+from workers.results.groups import (
+    FindingGroups,
+    algorithm_identification,
+    evaluation,
+    is_placed,
+    shown_frames,
+)
 from workers.results.source import SourceStudy
 
 # Words in our reason codes, and the standard's nearest reason; the first that occurs counts.
@@ -81,7 +87,9 @@ def write_sr(
     children = _preamble(context, source, instances)
     children.append(_image_library(source, shown or _first_frames(instances)))
     children.append(_measurements(context, measured))
-    children.append(_evaluations(context, [(codes.PROCESSING_SUMMARY, summary)], ()))
+    said = [content.code(Relation.CONTAINS, codes.PROCESSING_SUMMARY, summary)]
+    said += [evaluation(finding) for finding in analysis.findings if not is_placed(finding)]
+    children.append(_evaluations(context, said, ()))
     references = [reference_of(instance) for instance in instances]
     if segmentation is not None:
         references.append(segmentation.reference)
@@ -109,7 +117,8 @@ def write_not_analysed(
         (codes.SUMMARY_OF_DETECTIONS, codes.NOT_ATTEMPTED),
         (codes.FINDING, standard_reason(reason)),
     ]
-    children.append(_evaluations(context, coded, [f"Not analysed. {reason}: {message}"]))
+    said = [content.code(Relation.CONTAINS, name, value) for name, value in coded]
+    children.append(_evaluations(context, said, [f"Not analysed. {reason}: {message}"]))
     references = [reference_of(instance) for instance in instances]
     return _document(context, source, children, references)
 
@@ -170,14 +179,11 @@ def _measurements(context: ResultContext, groups: Sequence[bytes]) -> bytes:
     return content.container(codes.IMAGING_MEASUREMENTS, [*algorithm, *groups])
 
 
-def _evaluations(
-    context: ResultContext, coded: Sequence[tuple[Code, Code]], comments: Sequence[str]
-) -> bytes:
+def _evaluations(context: ResultContext, said: Sequence[bytes], comments: Sequence[str]) -> bytes:
     """Return what holds for the study as a whole (TID 1500 row 12)."""
-    said = [content.code(Relation.CONTAINS, name, value) for name, value in coded]
     lines = [*comments, NOT_REVIEWED, *([RESEARCH_ONLY] if context.research_only else [])]
-    said += [content.text(Relation.CONTAINS, codes.COMMENT, line) for line in lines]
-    return content.container(codes.QUALITATIVE_EVALUATIONS, said)
+    words = [content.text(Relation.CONTAINS, codes.COMMENT, line) for line in lines]
+    return content.container(codes.QUALITATIVE_EVALUATIONS, [*said, *words])
 
 
 def _first_frames(instances: Sequence[InstanceHeader]) -> list[SourceFrame]:

@@ -135,11 +135,8 @@ def test_values_carry_probabilities_measurements_and_the_segment() -> None:
     assert value(values, codes.VOLUME) == 231.25
     assert value(values, codes.CERTAINTY_OF_FINDING) == 93
     assert value(values, codes.PROBABILITY_OF_CANCER) == 41
-    attenuation = {
-        coded(item, codes.DERIVATION): float(item.MeasuredValueSequence[0].NumericValue)
-        for item in children(values, codes.ATTENUATION_COEFFICIENT)
-    }
-    assert attenuation == {"Mean": -31.5, "Standard Deviation": 44.25}
+    assert value(values, codes.MEAN_ATTENUATION_COEFFICIENT) == -31.5
+    assert value(values, codes.SD_OF_ATTENUATION_COEFFICIENT) == 44.25
     assert coded(values, codes.PRESENCE_OF_PROPERTY) == "Present"
     assert coded(values, codes.FINDING) == "Nodule"
     assert coded(values, codes.FINDING_SITE) == "Lung"
@@ -196,17 +193,48 @@ def test_a_radiograph_says_where_with_a_box_and_how_sure_in_a_group_of_its_own()
     instances = radiograph()
     analysis = radiograph_findings(source_frames(instances))
 
-    box, sure, effusion, pneumothorax = groups(report(instances, analysis))
+    box, sure, everywhere, unsure = groups(report(instances, analysis))
 
     assert not [c for c in box.ContentSequence if c.ValueType == "NUM"]
     region = child(box, codes.IMAGE_REGION)
     assert region.GraphicData == [10, 20, 30, 20, 30, 44, 10, 44, 10, 20]
     assert child(box, codes.COMMENT).TextValue == "AI Lung consolidation 88%"
     assert value(sure, codes.CERTAINTY_OF_FINDING) == 88
-    assert coded(effusion, codes.PRESENCE_OF_PROPERTY) == "Presence Undetermined"
-    assert coded(pneumothorax, codes.PRESENCE_OF_PROPERTY) == "Absent"
-    source = child(pneumothorax, codes.SOURCE_OF_MEASUREMENT).ReferencedSOPSequence[0]
+    source = child(sure, codes.SOURCE_OF_MEASUREMENT).ReferencedSOPSequence[0]
     assert source.ReferencedSOPInstanceUID == instances[0].SOPInstanceUID
+    assert child(everywhere, codes.IMAGE_REGION).GraphicData == [
+        0, 0, 48, 0, 48, 64, 0, 64, 0, 0
+    ]  # fmt: skip
+    assert coded(unsure, codes.PRESENCE_OF_PROPERTY) == "Presence Undetermined"
+
+
+def test_what_is_absent_is_evaluated_and_not_measured() -> None:
+    instances = radiograph()
+    analysis = radiograph_findings(source_frames(instances))
+    absent = analysis.findings[2]
+
+    document = report(instances, analysis)
+
+    evaluated = child(child(document, codes.QUALITATIVE_EVALUATIONS), absent.label)
+    assert evaluated.ConceptCodeSequence[0].CodeMeaning == "Absent"
+    assert value(evaluated, codes.CERTAINTY_OF_FINDING) == 4
+    tracked = child(evaluated, codes.TRACKING_UNIQUE_IDENTIFIER)
+    assert tracked.UID == absent.tracking_uid
+
+
+def test_every_measured_finding_has_coordinates() -> None:
+    """OHIF 3.12 drops a whole report when one tracked finding has none."""
+    for instances, analysis in (
+        (ct := ct_series(), nodules(source_frames(ct))),
+        (dx := radiograph(), radiograph_findings(source_frames(dx))),
+    ):
+        placed: dict[str, bool] = {}
+        for group in groups(report(instances, analysis)):
+            tracked = child(group, codes.TRACKING_UNIQUE_IDENTIFIER).UID
+            drawn = any(c.ValueType == "SCOORD" for c in walk(group))
+            placed[tracked] = placed.get(tracked, False) or drawn
+        assert placed
+        assert all(placed.values())
 
 
 def test_an_outline_is_reported_by_its_box_and_a_point_as_a_point() -> None:
@@ -231,14 +259,15 @@ def test_an_outline_is_reported_by_its_box_and_a_point_as_a_point() -> None:
 def test_a_lesion_without_lines_keeps_its_axes_among_the_values() -> None:
     instances = ct_series()
     frames = source_frames(instances)
-    finding, mask = nodule(frames, 0, (2, 5, 5))
+    finding, mask = nodule(frames, 0, (2, 5, 7))
     assert finding.location
     bare = finding.model_copy(
         update={"location": finding.location.model_copy(update={"regions": ()})}
     )
 
-    (values,) = groups(report(instances, Analysis((bare,), masks={bare.id: mask})))
+    box, values = groups(report(instances, Analysis((bare,), masks={bare.id: mask})))
 
+    assert child(box, codes.IMAGE_REGION).GraphicData[:4] == [7, 5, 16, 5]
     assert value(values, codes.LONG_AXIS) == 7.712
     assert child(values, codes.TRACKING_IDENTIFIER).TextValue == "nodule-1"
 
