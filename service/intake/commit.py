@@ -71,24 +71,26 @@ class GroupCommit:
                 waiting.done = True
 
     def _commit(self, batch: list[_Waiting], at: datetime) -> None:
-        new = self._new(batch)
-        self._archive.keep((waiting.spool, waiting.received.file.path) for waiting in new)
-        if new:
-            received = [waiting.received for waiting in new]
-            for waiting, outcome in zip(
-                new, studies.register_each(self._records, received, at=at), strict=True
-            ):
-                waiting.outcome = outcome
+        unnamed = [each for each in batch if not self._is_kept(each)]
+        self._archive.keep((each.spool, each.received.file.path) for each in unnamed)
+        received = [each.received for each in batch]
+        outcomes = studies.register_each(self._records, received, at=at)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.outcome = outcome
 
-    def _new(self, batch: list[_Waiting]) -> list[_Waiting]:
-        """Return those that are not here yet; answer the others."""
-        keys = [(each.received.sop_instance_uid, each.received.file.sha256) for each in batch]
+    def _is_kept(self, waiting: _Waiting) -> bool:
+        """Return whether exactly this file is in the archive already; its name says its bytes.
+
+        One of another size has another header before the same data set, written by another
+        version of this product; it must stay as it is when a row points into it.
+        """
+        file = waiting.received.file
+        size_bytes = self._archive.size_bytes(file.path)
+        if size_bytes is None or size_bytes == file.size_bytes:
+            return size_bytes is not None
         with self._records.reading() as connection:
-            known = studies.known_instances(connection, keys)
-        new = []
-        for waiting, key in zip(batch, keys, strict=True):
-            if key in known and self._archive.path_of(known[key]).exists():
-                waiting.outcome = Registration.DUPLICATE
-            else:
-                new.append(waiting)
-        return new
+            return studies.has_version(
+                connection,
+                sop_instance_uid=waiting.received.sop_instance_uid,
+                sha256=file.sha256,
+            )

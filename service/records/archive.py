@@ -193,6 +193,13 @@ class Archive:
             raise NotFound("INSTANCE_NOT_FOUND", "the path leaves the archive")
         return found
 
+    def size_bytes(self, path: str) -> int | None:
+        """Return a file's size, None when it is not there."""
+        try:
+            return self.path_of(path).stat().st_size
+        except FileNotFoundError:
+            return None
+
     def open(self, path: str) -> BinaryIO:
         """Open a file for reading.
 
