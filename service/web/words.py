@@ -135,7 +135,7 @@ def task_title(task: str) -> str:
 
 def task_words(status: TaskStatus) -> str:
     """Return how far a model is with a study, with its result or the reason for having none."""
-    if status.state is JobState.COMPLETED:
+    if status.state == JobState.COMPLETED:
         count = status.findings_count
         if count:
             return f"{count} finding{'' if count == 1 else 's'}"

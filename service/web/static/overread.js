@@ -56,6 +56,9 @@ function showUpdates() {
 function follow() {
   const events = new EventSource(`/api/v1/events?after=${document.body.dataset.after}`);
   const note = (message) => {
+    // What is on the page already is no news: it was read after this event was written.
+    const shown = document.querySelector("[data-newest]");
+    if (Number(message.lastEventId) <= Number(shown?.dataset.newest)) return;
     const uid = JSON.parse(message.data).study_instance_uid;
     if (page === "study" && uid !== document.body.dataset.uid) return;
     changed.add(uid);
@@ -71,7 +74,7 @@ function follow() {
 // --- Buttons that call the API -----------------------------------------------------------------
 
 async function call(button) {
-  const { call: address, method, body, done } = button.dataset;
+  const { call: address, method, body, done, none } = button.dataset;
   button.disabled = true;
   try {
     const answer = await fetch(address, {
@@ -82,7 +85,9 @@ async function call(button) {
       toast(problem.detail || answer.statusText, true);
       return;
     }
-    if (done) toast(done);
+    const { job_ids: jobs } = await answer.json();
+    if (jobs?.length === 0) toast(none, true);
+    else if (done) toast(done);
     refresh();
   } catch {
     toast("The server does not answer.", true);
@@ -163,6 +168,16 @@ function freshen(root) {
 freshen(document);
 document.addEventListener("htmx:afterSettle", () => freshen(document));
 
+// htmx keeps the last address, which may hold a patient's name; the history has it already.
+function forget() {
+  sessionStorage.removeItem("htmx-current-path-for-history");
+}
+
+for (const moment of ["htmx:pushedIntoHistory", "htmx:afterSettle"]) {
+  document.addEventListener(moment, forget);
+}
+window.addEventListener("load", forget);
+
 // --- Keys --------------------------------------------------------------------------------------
 
 function move(step) {
@@ -187,7 +202,9 @@ const keys = {
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input, select, textarea");
-  if (event.key === "Escape" && typing) event.target.blur();
+  // In a search field that holds something, Escape empties it first, as browsers do.
+  const empties = event.target.matches("input[type=search]") && event.target.value;
+  if (event.key === "Escape" && typing && !empties) event.target.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Enter" && event.target.matches("tr[data-href]")) open(event.target, event);
   else if (keys[event.key] && !byId("help")?.open) {
