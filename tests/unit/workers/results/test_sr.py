@@ -219,7 +219,7 @@ def test_what_is_absent_is_evaluated_and_not_measured() -> None:
     assert evaluated.ConceptCodeSequence[0].CodeMeaning == "Absent"
     assert value(evaluated, codes.CERTAINTY_OF_FINDING) == 4
     tracked = child(evaluated, codes.TRACKING_UNIQUE_IDENTIFIER)
-    assert tracked.UID == absent.tracking_uid
+    assert str(tracked.UID) == absent.tracking_uid
 
 
 def test_every_measured_finding_has_coordinates() -> None:
