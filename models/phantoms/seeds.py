@@ -58,6 +58,21 @@ SEEDS: dict[Split, SeedRange] = {
 }
 
 
+def split_of(seed: int) -> Split:
+    """Return the set that a seed belongs to.
+
+    Raises
+    ------
+    ValueError
+        It belongs to none.
+    """
+    for split, seeds in SEEDS.items():
+        if seeds.first <= seed <= seeds.last:
+            return split
+    message = f"seed {seed} belongs to no set"
+    raise ValueError(message)
+
+
 def seed_of(split: Split, index: int) -> int:
     """Return the seed of patient number `index` of `split`.
 

@@ -216,13 +216,16 @@ def train_malignancy(pool: Pool, plan: Plan, device: torch.device) -> nn.Module:
 def measure(
     factory: PatientFactory, plan: Plan, networks: dict[str, nn.Module], device: torch.device
 ) -> list[dict[str, object]]:
-    """Return every candidate and every nodule of unseen scans, for calibration and metrics."""
+    """Return every candidate and every nodule of unseen scans, for calibration and metrics.
+
+    Patients come in the order in which they are finished; the seed says which set one belongs to.
+    """
     started, rows = time.monotonic(), []
     for split, count in zip(_MEASURED, plan.measured_scans, strict=True):
         done = 0
         for thorax in factory.patients(count):
             scan = scan_patient(thorax, device, crops=True)
-            rows.append({"split": split.value, **_measured(scan, networks)})
+            rows.append(_measured(scan, networks))
             done += 1
             if time.monotonic() - started > plan.measure_s * 1.5:
                 break

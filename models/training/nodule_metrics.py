@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy import optimize
 
+from models.phantoms.seeds import Split, split_of
 from models.training.nodule_candidates import matches, merged
 from workers.evaluation.calibration import expected_calibration_error, reliability, sigmoid
 from workers.evaluation.froc import (
@@ -43,7 +44,7 @@ class MeasuredScan:
     `dice`, `malignancy` and `malignancy_logit` go with the counted ones.
     """
 
-    split: str
+    split: Split
     thickness_mm: float
     noise_hu: float
     candidates: np.ndarray
@@ -77,7 +78,7 @@ def read_scans(path: Path) -> list[MeasuredScan]:
     """Read the file of candidates."""
     return [
         MeasuredScan(
-            split=row["split"],
+            split=split_of(row["seed"]),
             thickness_mm=row["protocol"]["thickness_mm"],
             noise_hu=row["protocol"]["noise_hu"],
             candidates=shipped(np.array(row["candidates"], float).reshape(-1, 6)),
@@ -200,6 +201,7 @@ def calibration_of(scans: Sequence[MeasuredScan], weights: Weights) -> dict[str,
         "candidates": int(kept.sum()),
         "floor": FLOOR,
         "ece": round(expected_calibration_error(probability[kept], labels[kept]), 4),
+        "ece_of_all_candidates": round(expected_calibration_error(probability, labels), 4),
         "reliability": [
             [b.cases, round(b.mean_probability, 4), round(b.positive_rate, 4)] for b in bins
         ],
@@ -222,16 +224,16 @@ def crops_of(scans: Sequence[MeasuredScan]) -> dict[str, object]:
 
 def measure(scans: Sequence[MeasuredScan]) -> dict[str, object]:
     """Return everything that the metrics file holds."""
-    weights = fit_weights([scan for scan in scans if scan.split == "validation"])
+    weights = fit_weights([scan for scan in scans if scan.split is Split.VALIDATION])
     report: dict[str, object] = {
         "definition": "LUNA16: hit within the radius, CPM over 1/8..8 false positives per scan",
         "calibration": {**vars(weights), "fitted_on": "validation"},
     }
-    for split in ("validation", "test", "shift"):
+    for split in (Split.VALIDATION, Split.TEST, Split.SHIFT):
         chosen = [scan for scan in scans if scan.split == split]
         whole = [outcome(scan, weights) for scan in chosen]
         large = [outcome(scan, weights, smallest_mm=4.0) for scan in chosen]
-        report[split] = {
+        report[split.value] = {
             "all_nodules": described(evaluate(whole)),
             "nodules_from_4_mm": described(evaluate(large)),
             "operating_points": {
