@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.core.errors import ContractViolation, InvalidModel
 from service.core.findings import Analysis, Finding, Qualifier
-from service.core.geometry import stack_planes
+from service.core.geometry import Floats, stack_planes
 from service.core.headers import FrameHeader, InstanceHeader, SourceFrame, Triple
 from service.core.identifiers import derive_uid, finding_id, tracking_uid
 from service.core.manifest_output import Golden
@@ -21,6 +21,7 @@ from workers.inference.files import pinned_bytes
 from workers.models import LoadedModel
 from workers.volume.radiograph import Radiograph, Turn
 from workers.volume.series import Volume
+from workers.volume.values import HOUNSFIELD, Values
 
 INPUT_BYTES_LIMIT = 64 << 20
 _UNPACKED_BYTES_LIMIT = 1 << 30
@@ -175,19 +176,31 @@ def _require_image(arrays: dict[str, NDArray[Any]], model: LoadedModel) -> None:
     placed = affine.shape == (4, 4) and np.isfinite(affine).all()
     if not placed or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise InvalidModel("GOLDEN", f"{model.package.name}: input: allowed an affine of 4 x 4")
+    if np.linalg.det(affine[:3, :3]) < 0:
+        raise InvalidModel("GOLDEN", f"{model.package.name}: input: slices run against the normal")
 
 
-def _volume(arrays: dict[str, NDArray[Any]]) -> Volume:
-    voxels, affine = arrays["voxels"], np.asarray(arrays["affine"], dtype=np.float64)
+def volume_of(voxels: Values, affine: Floats, *, unit: str = HOUNSFIELD) -> Volume:
+    """Return voxels that never were a DICOM series as a volume, on planes made up for them.
+
+    Parameters
+    ----------
+    voxels
+        Shape (slices, rows, columns).
+    affine
+        4x4, (column, row, slice) to LPS mm, with orthogonal axes; (column, row, slice) has to be
+        right-handed, as in any series ordered along its normal.
+    """
     frames = tuple(
         SourceFrame(_header(index, voxels.shape[1:], affine)) for index in range(len(voxels))
     )
     stack, _ = stack_planes([frame.geometry for frame in frames], orientation_tolerance_degrees=0.5)
-    return Volume(voxels=voxels, affine=affine, unit=_unit(arrays), frames=frames, stack=stack)
+    return Volume(voxels=voxels, affine=affine, unit=unit, frames=frames, stack=stack)
 
 
-def _unit(arrays: dict[str, NDArray[Any]]) -> str:
-    return str(arrays["unit"]) if "unit" in arrays else "HU"
+def _volume(arrays: dict[str, NDArray[Any]]) -> Volume:
+    unit = str(arrays["unit"]) if "unit" in arrays else HOUNSFIELD
+    return volume_of(arrays["voxels"], np.asarray(arrays["affine"], dtype=np.float64), unit=unit)
 
 
 def _radiograph(arrays: dict[str, NDArray[Any]]) -> Radiograph:
@@ -202,7 +215,7 @@ def _radiograph(arrays: dict[str, NDArray[Any]]) -> Radiograph:
     )
 
 
-def _header(index: int, shape: tuple[int, ...], affine: NDArray[np.float64]) -> InstanceHeader:
+def _header(index: int, shape: tuple[int, ...], affine: Floats) -> InstanceHeader:
     """Return the header of a plane that never was a DICOM instance."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     cosines = affine[:3, :2] / lengths[:2]

@@ -113,7 +113,7 @@ def bright_voxels(*, threshold: float, name: str = "crop") -> bytes:
     )
 
 
-def layers(*thresholds: float, context_slices: int = 0) -> bytes:
+def layers(*thresholds: float, context_slices: int = 0, name: str = "volume") -> bytes:
     """Return a segmenter of brightness layers: class k begins at the k-th threshold.
 
     Background has logit 0 and class k sum over j <= k of GAIN x (value - threshold j), so that the
@@ -121,7 +121,7 @@ def layers(*thresholds: float, context_slices: int = 0) -> bytes:
     slabs (N, C, H, W) and looks at the middle slice alone.
     """
     nodes = []
-    source = "volume"
+    source = "middle" if context_slices else name
     constants: dict[str, ArrayLike] = {"gain": np.float32(GAIN), "zero": np.float32(0)}
     if context_slices:
         half = context_slices // 2
@@ -130,12 +130,12 @@ def layers(*thresholds: float, context_slices: int = 0) -> bytes:
             "ends": np.array([half + 1], np.int64),
             "axes": np.array([1], np.int64),
         }
-        nodes.append(helper.make_node("Slice", ["slab", "starts", "ends", "axes"], ["volume"]))
+        nodes.append(helper.make_node("Slice", ["slab", "starts", "ends", "axes"], ["middle"]))
     nodes.append(helper.make_node("Mul", [source, "zero"], ["class0"]))
     for number, threshold in enumerate(thresholds, start=1):
-        constants[f"t{number}"] = np.float32(threshold)
+        constants[f"threshold{number}"] = np.float32(threshold)
         nodes += [
-            helper.make_node("Sub", [source, f"t{number}"], [f"above{number}"]),
+            helper.make_node("Sub", [source, f"threshold{number}"], [f"above{number}"]),
             helper.make_node("Mul", [f"above{number}", "gain"], [f"step{number}"]),
             helper.make_node("Add", [f"class{number - 1}", f"step{number}"], [f"class{number}"]),
         ]
@@ -143,9 +143,7 @@ def layers(*thresholds: float, context_slices: int = 0) -> bytes:
     nodes.append(helper.make_node("Concat", names, ["logits"], axis=1))
     spatial = ["h", "w"] if context_slices else ["d", "h", "w"]
     entry = (
-        {"slab": ["n", context_slices, *spatial]}
-        if context_slices
-        else {"volume": ["n", 1, *spatial]}
+        {"slab": ["n", context_slices, *spatial]} if context_slices else {name: ["n", 1, *spatial]}
     )
     return network(nodes, entry, {"logits": ["n", len(names), *spatial]}, constants)
 

@@ -62,7 +62,7 @@ def class_maps(scan: Scan, context: Context) -> ClassMaps:
     grid = _grid(scan, context)
     tiling = context.manifest.tiling
     region = scan.region_on(grid, tiling.region, tiling.margin_mm) if tiling else None
-    image = mapped(scan.on(grid), settings.intensity)
+    image = mapped(scan.on(grid), settings.intensity, population=scan.volume.voxels)
     if settings.size is not None:
         logits, covered = _whole(image, context)
     elif settings.context_slices:

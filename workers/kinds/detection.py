@@ -66,7 +66,7 @@ def _candidates(scan: Scan, context: Context) -> list[Candidate]:
     if region is not None and not region.any():
         return []
     volume = padded(
-        mapped(scan.on(grid), manifest.input.intensity),
+        mapped(scan.on(grid), manifest.input.intensity, population=scan.volume.voxels),
         tiling.patch,
         stride=decoding.stride,
         value=padding_of(manifest.input),

@@ -15,16 +15,20 @@ def mapped(
     values: NDArray[np.generic],
     intensity: Intensity,
     *,
+    population: NDArray[np.generic] | None = None,
     value_range: tuple[float, float] | None = None,
 ) -> Array:
     """Return the values as network input: a new float32 array of the same shape.
 
-    `value_range` is what the stored bits can hold, for mode ``format``.
+    Statistics are those of `population`, such as the whole scan of which `values` is a part;
+    without one, of the values themselves. `value_range` is what the stored bits can hold, for mode
+    ``format``.
     """
+    known = values if population is None else population
     if intensity.mode == "standardise":
-        image = _standardised(values, intensity)
+        image = _standardised(values, known, intensity)
     else:
-        low, high = _interval(values, intensity, value_range)
+        low, high = _interval(known, intensity, value_range)
         bottom, top = intensity.to
         image = np.clip(values, low, high).astype(np.float32)
         scale = (top - bottom) / (high - low) if high > low else 0.0
@@ -48,21 +52,23 @@ def padding_of(settings: Input) -> float:
 
 
 def _interval(
-    values: NDArray[np.generic], intensity: Intensity, value_range: tuple[float, float] | None
+    known: NDArray[np.generic], intensity: Intensity, value_range: tuple[float, float] | None
 ) -> tuple[float, float]:
     if intensity.mode == "window":
         return intensity.lower, intensity.upper
     if intensity.mode == "format" and value_range is not None:
         return value_range
-    sample = _sample(values, intensity.foreground_above)
+    sample = _sample(known, intensity.foreground_above)
     if intensity.mode in ("range", "format"):
         return float(sample.min()), float(sample.max())
     low, high = np.percentile(sample, [intensity.lower, intensity.upper])
     return float(low), float(high)
 
 
-def _standardised(values: NDArray[np.generic], intensity: Intensity) -> Array:
-    sample = _sample(values, intensity.foreground_above)
+def _standardised(
+    values: NDArray[np.generic], known: NDArray[np.generic], intensity: Intensity
+) -> Array:
+    sample = _sample(known, intensity.foreground_above)
     low, high = np.percentile(sample, [intensity.lower, intensity.upper])
     clipped = np.clip(sample, low, high)
     deviation = float(clipped.std())

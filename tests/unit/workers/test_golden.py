@@ -127,7 +127,8 @@ def pickled() -> bytes:
     "content",
     [b"", b"PK\x03\x04", pickled(), saved(other=np.zeros(3)),
      saved(voxels=np.zeros((4, 4)), affine=np.eye(4)),
-     saved(voxels=np.zeros((4, 4, 4)), affine=np.zeros((4, 4)))],
+     saved(voxels=np.zeros((4, 4, 4)), affine=np.zeros((4, 4))),
+     saved(voxels=np.zeros((4, 4, 4)), affine=np.diag([1.0, 1.0, -1.0, 1.0]))],
 )  # fmt: skip
 def test_an_input_that_is_no_volume_is_refused(model, content):
     with pytest.raises(InvalidModel) as failed:

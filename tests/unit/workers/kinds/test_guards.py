@@ -193,6 +193,15 @@ def test_intensities_are_mapped_as_the_manifest_says(intensity, expected):
     np.testing.assert_allclose(image, expected, atol=1e-6)
 
 
+def test_a_part_is_mapped_by_the_statistics_of_the_whole():
+    whole = np.linspace(0, 1000, 1001)
+    for mode, expected in (("range", [0.4, 0.6]), ("percentile", [0.4, 0.6])):
+        part = mapped(np.array([400.0, 600.0]), Intensity(mode=mode), population=whole)
+        np.testing.assert_allclose(part, expected, atol=1e-6)
+    standard = mapped(np.array([500.0]), Intensity(mode="standardise"), population=whole)
+    assert standard[0] == pytest.approx(0, abs=1e-6)
+
+
 def test_standardised_values_have_mean_0_and_deviation_1():
     values = np.random.default_rng(1).gamma(2, 100, (40, 60))
     image = mapped(values, Intensity(mode="standardise"))
