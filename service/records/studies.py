@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _QUICK_S: Final = 2.0
+_UNSTORABLE: Final = (StatementError, OverflowError)  # the second: what SQLite's driver raises
 
 
 def has_version(connection: Connection, *, sop_instance_uid: str, sha256: str) -> bool:
@@ -83,7 +84,7 @@ def register_each(
         if time.monotonic() - started > _QUICK_S:
             raise
         return list(_register_together(records, received, at))
-    except StatementError:
+    except _UNSTORABLE:
         return [_register_alone(records, each, at) for each in received]
 
 
@@ -101,6 +102,6 @@ def _register_alone(
         try:
             with records.writing() as connection:
                 return register_instance(connection, received, at=at)
-        except StatementError:
+        except _UNSTORABLE:
             continue
     return RefusedInstance("UNSTORABLE", "the database cannot hold this instance")
