@@ -185,7 +185,8 @@ def _paint_slices(
     thorax: Thorax, grid: Grid, protocol: Protocol, how: tuple[bool, bool, ArrayModules]
 ) -> tuple[Array, np.ndarray | None]:
     labels, table, modules = how
-    per_slice = max(1, round(grid.spacing_mm[2] / 1.1))
+    # Painting finer than the pixels gains nothing.
+    per_slice = max(1, round(grid.spacing_mm[2] / max(1.1, grid.spacing_mm[0])))
     fine_step = grid.spacing_mm[2] / per_slice
     window = max(1, round(protocol.thickness_mm / fine_step))
     # Slice k is the mean of `window` fine slices about its middle; an odd count keeps the middle.
