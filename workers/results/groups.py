@@ -28,28 +28,14 @@ from service.core.headers import SourceFrame
 from workers.results import content
 from workers.results.content import Relation
 from workers.results.context import ResultContext, WrittenResult
+from workers.results.numbers import axis_of, notes_on, number_of, percent, unit_of
 
 # OHIF 3.12 and 3.13 draw axes only under this tracking identifier.
 _OHIF_AXES: Final = "Cornerstone3DTools@^0.1.0:Bidirectional:"
-_AXES: Final = {
-    (codes.LONG_AXIS.scheme, codes.LONG_AXIS.value): RegionRole.LONG_AXIS,
-    (codes.SHORT_AXIS.scheme, codes.SHORT_AXIS.value): RegionRole.SHORT_AXIS,
-}
 _AXIS_CODES: Final = {
     RegionRole.LONG_AXIS: codes.LONG_AXIS,
     RegionRole.SHORT_AXIS: codes.SHORT_AXIS,
 }
-
-
-def measurement_code(measurement: Measurement) -> Code | None:
-    """Return the code of a measurement: its own, or the one its name stands for."""
-    return measurement.code or codes.MEASUREMENTS.get(measurement.name)
-
-
-def axis_of(measurement: Measurement) -> RegionRole | None:
-    """Return which axis a measurement is the length of, if any."""
-    code = measurement_code(measurement)
-    return _AXES.get((code.scheme, code.value)) if code else None
 
 
 def is_placed(finding: Finding) -> bool:
@@ -60,7 +46,7 @@ def is_placed(finding: Finding) -> bool:
 def evaluation(finding: Finding) -> bytes:
     """Return whether a finding is there, and how sure that is, as one coded statement."""
     properties = [
-        _percent(codes.CERTAINTY_OF_FINDING, finding.probability, Relation.HAS_PROPERTIES),
+        percent(codes.CERTAINTY_OF_FINDING, finding.probability, Relation.HAS_PROPERTIES),
         content.text(Relation.HAS_PROPERTIES, codes.TRACKING_IDENTIFIER, finding.tracking_id),
         content.uid(
             Relation.HAS_PROPERTIES, codes.TRACKING_UNIQUE_IDENTIFIER, finding.tracking_uid
@@ -113,7 +99,7 @@ class FindingGroups:
             content.number(
                 _AXIS_CODES[axis],
                 measurement.value,
-                _unit(measurement),
+                unit_of(measurement),
                 children=[self._coordinates(Relation.INFERRED_FROM, codes.SOURCE, regions[axis])],
             )
             for measurement in finding.measurements
@@ -160,17 +146,17 @@ class FindingGroups:
 
     def _values(self, finding: Finding, measurements: list[Measurement], axes: bool) -> bytes:
         """Return numbers and judgement, tied to the segment or the image (TID 1411, 1501)."""
-        items = [number for m in measurements if (number := _number(m)) is not None]
-        items.append(_percent(codes.CERTAINTY_OF_FINDING, finding.probability))
+        items = [number for m in measurements if (number := number_of(m)) is not None]
+        items.append(percent(codes.CERTAINTY_OF_FINDING, finding.probability))
         if finding.malignancy_probability is not None:
-            items.append(_percent(codes.PROBABILITY_OF_CANCER, finding.malignancy_probability))
+            items.append(percent(codes.PROBABILITY_OF_CANCER, finding.malignancy_probability))
         presence = codes.PRESENCE[finding.qualifier]
         items.append(content.code(Relation.CONTAINS, codes.PRESENCE_OF_PROPERTY, presence))
         segment = self._segment(finding)
         template = "1411" if segment else "1501"
         head = self._head(finding, (_OHIF_AXES if axes else "") + finding.tracking_id)
         tail = segment or self._source(finding)
-        notes = _notes(finding)
+        notes = notes_on(finding)
         return content.container(
             codes.MEASUREMENT_GROUP, head + items + tail + notes, template=template
         )
@@ -270,44 +256,3 @@ def _boxed(region: PlanarRegion) -> PlanarRegion:
     top, bottom = (extreme(y for _, y in region.points) for extreme in (min, max))
     corners = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
     return region.model_copy(update={"points": corners})
-
-
-def _number(measurement: Measurement) -> bytes | None:
-    """Return a measurement as a number, or None where no standard code stands for it."""
-    code = measurement_code(measurement)
-    if code is None or measurement.unit not in codes.UNITS:
-        return None
-    unit = _unit(measurement)
-    return content.number(code, measurement.value, unit)
-
-
-def _percent(name: Code, probability: float, relation: Relation = Relation.CONTAINS) -> bytes:
-    return content.number(name, 100 * probability, codes.PERCENT, relation=relation)
-
-
-def _unit(measurement: Measurement) -> Code:
-    try:
-        return codes.UNITS[measurement.unit]
-    except KeyError:
-        raise ContractViolation(
-            "UNKNOWN_UNIT", f"{measurement.name} is in {measurement.unit}, which has no code"
-        ) from None
-
-
-def _notes(finding: Finding) -> list[bytes]:
-    """Return in words what has no code: further measurements, and the comparison."""
-    words = [
-        f"{m.name} {m.value:g} {m.unit}".rstrip()
-        for m in finding.measurements
-        if measurement_code(m) is None or m.unit not in codes.UNITS
-    ]
-    if finding.prior:
-        prior = finding.prior
-        words.append(f"Compared with {prior.study_date}: {prior.change}")
-        if prior.growth_percent is not None:
-            words.append(f"growth {prior.growth_percent:.0f} %")
-        if prior.doubling_time_days is not None:
-            words.append(f"doubling time {prior.doubling_time_days:.0f} days")
-    if not words:
-        return []
-    return [content.text(Relation.CONTAINS, codes.COMMENT, "; ".join(words))]

@@ -32,7 +32,8 @@ _EXPECTED: Final = (
 _WHERE_KNOWN: Final = (
     "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence",
     "PatientBirthTime", "EthnicGroup", "PatientComments", "PatientIdentityRemoved",
-    "DeidentificationMethod", "StudyDescription", "ProcedureCodeSequence",
+    "DeidentificationMethod", "DeidentificationMethodCodeSequence", "StudyDescription",
+    "ProcedureCodeSequence",
     "IssuerOfAccessionNumberSequence", "PatientAge", "PatientSize", "PatientWeight",
     "TimezoneOffsetFromUTC",
 )  # fmt: skip
@@ -102,6 +103,8 @@ def _study(dataset: Dataset) -> SourceStudy:
     elements.update(_copied(dataset, (*_EXPECTED, *_WHERE_KNOWN)))
     if elements["PatientSex"] not in ("M", "F", "O"):
         elements["PatientSex"] = None
+    if not {"DeidentificationMethod", "DeidentificationMethodCodeSequence"} & elements.keys():
+        elements.pop("PatientIdentityRemoved", None)  # without a method it says too little
     study_uid = _plain(dataset, "StudyInstanceUID")
     if not study_uid:
         raise ValueError("no Study Instance UID")

@@ -104,6 +104,15 @@ def test_sequences_of_the_patient_are_carried_over_whole() -> None:
     assert b"1.2.3" in entry
 
 
+@pytest.mark.parametrize("method", [{}, {"DeidentificationMethod": "defaced"}])
+def test_removed_identity_is_said_only_with_its_method(method: dict[str, str]) -> None:
+    dataset = ct_series(slices=1, PatientIdentityRemoved="YES", **method)[0]
+
+    elements = read_source(header_bytes(dataset)).elements
+
+    assert ("PatientIdentityRemoved" in elements) is bool(method)
+
+
 def test_the_zone_of_the_source_is_read() -> None:
     source = read_source(header_bytes(ct_series(slices=1, TimezoneOffsetFromUTC="-0530")[0]))
 
