@@ -40,13 +40,19 @@ def chest(
     orientation: Cosines = AXIAL,
     shape: tuple[int, int, int] = (44, 116, 128),
     lungs: bool = True,
+    tilt_degrees: float = 0.0,
 ) -> Volume:
     """Return a chest centred at the origin of the patient, 170 x 120 x 100 mm.
 
     The same arguments give the same volume, which no test may change.
     """
     instances = chest_series(
-        balls, spacing_mm=spacing_mm, orientation=orientation, shape=shape, lungs=lungs
+        balls,
+        spacing_mm=spacing_mm,
+        orientation=orientation,
+        shape=shape,
+        lungs=lungs,
+        tilt_degrees=tilt_degrees,
     )
     return loaded(instances, VolumeRules())
 
@@ -58,13 +64,16 @@ def chest_series(
     orientation: Cosines = AXIAL,
     shape: tuple[int, int, int] = (44, 116, 128),
     lungs: bool = True,
+    tilt_degrees: float = 0.0,
     **attributes: Any,
 ) -> list[Dataset]:
     """Return the instances of a CT series of that chest."""
     normal = np.cross(orientation[:3], orientation[3:])
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
-    half = (np.array(shape) - 1) / 2 * spacing_mm
-    origin = -(half[0] * normal + half[1] * column + half[2] * row)
+    # A tilted gantry shifts each slice against the one before along the columns.
+    step = spacing_mm[0] * (normal + np.tan(np.radians(tilt_degrees)) * column)
+    half = (np.array(shape) - 1) / 2
+    origin = -(half[0] * step + half[1] * spacing_mm[1] * column + half[2] * spacing_mm[2] * row)
     plane = FrameHeader(
         image_position_mm=tuple(origin),
         image_orientation=orientation,
@@ -73,6 +82,7 @@ def chest_series(
     )
     stack, _ = stack_planes([plane], orientation_tolerance_degrees=0.5)
     affine = affine_of(stack, origin_mm=origin, slice_spacing_mm=spacing_mm[0])
+    affine[:3, 2] = step
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)[..., ::-1]
     values = _paint(to_patient_mm(affine, index), balls, lungs=lungs)
     return ct_series(
@@ -80,6 +90,7 @@ def chest_series(
         spacing_mm=spacing_mm,
         origin_mm=tuple(origin),
         orientation=orientation,
+        step_mm=tuple(step),
         **attributes,
     )
 

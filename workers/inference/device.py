@@ -11,7 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as binding
 from service.core.errors import InvalidSettings
 
 # y = Identity(x) over one float: the smallest network that shows where a session lands.
-_IDENTITY = b64decode(
+IDENTITY = b64decode(
     "CAg6NwoQCgF4EgF5IghJZGVudGl0eRIBZ1oPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEA0="
 )
 
@@ -94,7 +94,7 @@ def _starts(device: Device) -> bool:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(_IDENTITY, options, providers=device.providers())
+        session = ort.InferenceSession(IDENTITY, options, providers=device.providers())
     except RUNTIME_ERRORS:
         return False
     return bool(session.get_providers()[0] == device.provider)

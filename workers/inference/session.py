@@ -22,8 +22,8 @@ from workers.inference.graph import foreign_domains, read_graph
 
 Array = NDArray[np.float32]
 
-# Size of a dynamic dimension in warm-up; every stride in use divides it.
-_WARM_UP_EDGE = 32
+# Size of a dynamic dimension in warm-up: every stride in use divides it, six halvings included.
+_WARM_UP_EDGE = 64
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from onnx import helper, load_from_string
 from service.core.errors import ContractViolation, InvalidModel, InvalidSettings
 from service.core.manifest_input import Network
 from tests.builders import onnx, packages
-from workers.inference.device import CPU, Device, choose_device
+from workers.inference.device import CPU, IDENTITY, Device, choose_device
 from workers.inference.graph import foreign_domains, read_graph
 from workers.inference.probe import probe_networks
 from workers.inference.session import open_session
@@ -206,6 +206,12 @@ def test_a_child_process_ends_before_a_network_eats_the_memory(tmp_path):
     with pytest.raises(InvalidModel) as refused:
         probe_networks(tmp_path, [network_of(content, memory_limit_mb=128)])
     assert refused.value.reason in ("MODEL_RUN", "MODEL_LIMITS", "MODEL_LOAD")
+
+
+def test_the_network_that_tells_where_a_session_lands_runs():
+    session = ort.InferenceSession(IDENTITY, providers=CPU.providers())
+    (said,) = session.run(None, {"x": np.array([3.5], np.float32)})
+    assert said.tolist() == [3.5]
 
 
 def test_a_device_is_chosen_by_name_or_refused():

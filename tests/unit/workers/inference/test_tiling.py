@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.errors import ContractViolation
@@ -13,6 +13,7 @@ EDGES = st.integers(8, 40)
 RNG = np.random.default_rng(7)
 
 
+@settings(max_examples=30)
 @given(
     st.tuples(EDGES, EDGES, EDGES),
     st.tuples(*[st.integers(2, 6)] * 3),
@@ -35,6 +36,7 @@ def test_every_voxel_lies_in_a_window_and_windows_start_on_whole_cells(
     assert len(set(plan.starts)) == len(plan.starts)
 
 
+@settings(max_examples=30)
 @given(st.data(), st.sampled_from(["gaussian", "constant"]), st.integers(1, 3))
 def test_blending_gives_back_a_network_that_looks_at_single_voxels(data, blending, batch):
     shape = data.draw(st.tuples(EDGES, EDGES, EDGES))

@@ -91,6 +91,24 @@ def test_balls_are_found_measured_and_placed_at_any_orientation(
         assert finding.color_lab == (60, 40, 20)
 
 
+def test_under_a_tilted_gantry_masks_lie_on_the_planes_of_the_series(nodules):
+    volume = chest((LARGE, SMALL), tilt_degrees=14.0)
+    assert volume.is_resampled
+    analysis = nodules.analyse(volume, identify=identify)
+    found = analysis.findings[0]
+    ball = min((LARGE, SMALL), key=lambda b: abs(b.center_mm[0] - found.location.center_mm[0]))
+    assert np.linalg.norm(np.subtract(found.location.center_mm, ball.center_mm)) < 0.8
+    assert found.measured("volume") == pytest.approx(np.pi / 6 * ball.diameter_mm**3, rel=0.25)
+    # The volume's slices are no longer the series' planes, so no attenuation is stated.
+    assert found.measured("mean_hu") is None
+    mask = analysis.masks[found.id]
+    frames, rows, columns = np.nonzero(mask.voxels)
+    for frame, row, column in zip(frames, rows, columns, strict=True):
+        first, top, left = mask.offset
+        place = volume.stack.plane_affine(first + frame) @ [left + column, top + row, 0, 1]
+        assert np.linalg.norm(place[:3] - ball.center_mm) < ball.diameter_mm / 2 + 1.5
+
+
 def test_masks_and_regions_lie_on_the_source_frames(nodules):
     volume = chest((LARGE,), orientation=OBLIQUE)
     analysis = nodules.analyse(volume, identify=identify)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core import codes
@@ -88,6 +88,7 @@ def test_the_lungs_lie_on_a_network_grid_where_they_lie_in_the_patient(orientati
     assert scan.region_on(grid, "all", 5.0) is None
 
 
+@settings(max_examples=30)
 @given(st.floats(1, 7), st.floats(0.5, 6), st.floats(0.5, 6), st.sampled_from([OBLIQUE, PRONE]))
 def test_a_coarse_scan_keeps_its_place_in_the_patient(depth, height, width, orientation):
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
@@ -118,6 +119,7 @@ def test_a_frontal_image_is_symmetric_with_a_bright_middle_and_a_lateral_one_is_
     assert frontal["aspect_ratio"] == 0.8
 
 
+@settings(max_examples=30)
 @given(st.floats(0.01, 1000), st.floats(-1000, 1000))
 def test_radiograph_features_do_not_depend_on_brightness_or_contrast(scale, shift):
     plain, other = (radiograph_features(radiograph() * s + o) for s, o in ((1, 0), (scale, shift)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -56,6 +56,7 @@ def test_a_single_pixel_has_an_outline_a_box_and_axes():
     assert set(outline_of(plane)) == {(3.5, 2.0), (4.0, 2.5), (3.5, 3.0), (3.0, 2.5)}
 
 
+@settings(max_examples=30)
 @given(MASKS, st.floats(0.2, 4), st.floats(0.2, 4))
 def test_axes_lie_in_the_box_and_the_short_one_is_not_the_longer(plane, row_mm, column_mm):
     axes = recist_axes(plane, row_spacing_mm=row_mm, column_spacing_mm=column_mm)
@@ -68,6 +69,7 @@ def test_axes_lie_in_the_box_and_the_short_one_is_not_the_longer(plane, row_mm, 
     assert (points[:, 1] <= bottom + 1e-6).all()
 
 
+@settings(max_examples=30)
 @given(MASKS, st.floats(0.2, 4), st.floats(0.2, 4))
 def test_axes_do_not_change_when_the_image_is_transposed(plane, row_mm, column_mm):
     there = recist_axes(plane, row_spacing_mm=row_mm, column_spacing_mm=column_mm)
@@ -75,6 +77,7 @@ def test_axes_do_not_change_when_the_image_is_transposed(plane, row_mm, column_m
     assert there.long.length_mm == pytest.approx(back.long.length_mm)
 
 
+@settings(max_examples=30)
 @given(MASKS)
 def test_an_outline_is_closed_and_stays_within_the_pixels(plane):
     points = outline_of(plane)
