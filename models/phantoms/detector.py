@@ -9,8 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.phantoms.geometry import NUMPY, Array, ArrayModules, Grid, apply_separable
-from models.phantoms.geometry import interpolation_matrix
+from models.phantoms.geometry import (
+    NUMPY,
+    Array,
+    ArrayModules,
+    Grid,
+    apply_separable,
+    interpolation_matrix,
+)
 from models.phantoms.seeds import Domain
 from models.phantoms.shapes import draw_tubes
 

@@ -100,6 +100,19 @@ def is_heart_enlarged(thorax: Thorax) -> bool:
     return thorax.build.heart_scale > 1.1
 
 
+def _lung_point(rng: np.random.Generator, thorax: Thorax, depth_mm: float) -> Points:
+    """Draw a point at least ``-depth_mm`` under the lung's surface where one is found.
+
+    The patient's own generator stays untouched, so every exposure can be made on its own.
+    """
+    lung = thorax.anatomy.fields["lung"]
+    inside = thorax.lattice.points(lung < min(depth_mm, -3.0))
+    if len(inside) == 0:
+        inside = thorax.lattice.points(lung < -3.0)
+    point: Points = inside[rng.integers(len(inside))] + rng.uniform(-2.5, 2.5, 3)
+    return point
+
+
 def _side(rng: np.random.Generator) -> int:
     return int(rng.choice([-1, 1]))
 
@@ -113,7 +126,7 @@ def _nodules(rng: np.random.Generator, thorax: Thorax) -> tuple[Lesion, ...]:
         made.append(
             make_lesion(
                 rng,
-                thorax.lung_point(-diameter * 0.3),
+                _lung_point(rng, thorax, -diameter * 0.3),
                 diameter,
                 kind=NoduleKind.SOLID,
                 site=Site.PARENCHYMA,
@@ -131,7 +144,7 @@ def _patches(rng: np.random.Generator, thorax: Thorax, domain: Domain) -> tuple[
         bound = rng.random() < _FISSURE_BOUND_SHARE
         made.append(
             AirspacePatch(
-                centre_mm=thorax.lung_point(-8),
+                centre_mm=_lung_point(rng, thorax, -8),
                 radius_mm=float(rng.uniform(20, 52)),
                 axes=rng.uniform(0.6, 1.4, 3),
                 edge_mm=float(rng.uniform(10, 28)),
@@ -145,11 +158,11 @@ def _patches(rng: np.random.Generator, thorax: Thorax, domain: Domain) -> tuple[
 def _plates(rng: np.random.Generator, thorax: Thorax) -> tuple[Plate, ...]:
     made = []
     for _ in range(int(rng.integers(1, 3))):
-        centre = thorax.lung_point(-6)
+        centre = _lung_point(rng, thorax, -6)
         for _ in range(12):  # plates lie low in the lungs; try a few points for one
             if centre[2] < thorax.build.right_dome_z + 75 * thorax.build.size:
                 break
-            centre = thorax.lung_point(-6)
+            centre = _lung_point(rng, thorax, -6)
         tilt = rng.normal(0, [0.35, 0.25], 2)
         normal = np.array([tilt[0], tilt[1], 1.0])
         made.append(

@@ -81,34 +81,41 @@ def attenuation_per_mm(hu: Array) -> Array:
     return water + (_WATER_PER_MM * _BONE_EXCESS * 0.001) * np.maximum(hu - 120, 0)
 
 
-def project(
-    volume: Array, grid: Grid, exposure: Exposure, *, modules: ArrayModules = NUMPY
-) -> Array:
-    """Integrate `volume` along rays from the tube to each pixel of the detector, times mm.
+class Projector:
+    """Integrates volumes on one grid along the rays of one exposure.
 
     The divergence of the rays is kept, their obliquity (under 10 % of length) is not.
     """
-    xp = modules.xp
-    rows, columns = exposure.shape
-    cx, cz = exposure.centre_mm
-    x = (np.arange(columns) - (columns - 1) / 2) * exposure.pixel_mm
-    z = ((rows - 1) / 2 - np.arange(rows)) * exposure.pixel_mm
-    depths = grid.axis_mm(1)
-    detector = depths[-1] + _GAP_MM if exposure.view == "AP" else depths[0] - _GAP_MM
-    path: Array = xp.zeros(exposure.shape, dtype=np.float32)
-    for j, depth in enumerate(depths):
-        shrink = 1 - abs(depth - detector) / exposure.distance_mm
-        across, down = (
-            interpolation_matrix(
-                centre + at * shrink,
-                start_mm=grid.origin_mm[axis],
-                step_mm=grid.spacing_mm[axis],
-                count=grid.shape[2 - axis],
-            )
-            for at, centre, axis in ((x, cx, 0), (z, cz, 2))
-        )
-        path += (xp.asarray(down) @ volume[:, j, :]) @ xp.asarray(across).T
-    return path * np.float32(grid.spacing_mm[1])
+
+    def __init__(self, grid: Grid, exposure: Exposure, modules: ArrayModules = NUMPY) -> None:
+        rows, columns = exposure.shape
+        x = (np.arange(columns) - (columns - 1) / 2) * exposure.pixel_mm
+        z = ((rows - 1) / 2 - np.arange(rows)) * exposure.pixel_mm
+        depths = grid.axis_mm(1)
+        detector = depths[-1] + _GAP_MM if exposure.view == "AP" else depths[0] - _GAP_MM
+        across, down = [], []
+        for depth in depths:
+            shrink = 1 - abs(depth - detector) / exposure.distance_mm
+            for matrices, at, axis in ((across, x, 0), (down, z, 2)):
+                matrices.append(
+                    interpolation_matrix(
+                        exposure.centre_mm[axis // 2] + at * shrink,
+                        start_mm=grid.origin_mm[axis],
+                        step_mm=grid.spacing_mm[axis],
+                        count=grid.shape[2 - axis],
+                    )
+                )
+        self._xp, self._step_mm = modules.xp, grid.spacing_mm[1]
+        self._down: Array = modules.xp.asarray(np.stack(down))
+        flat = np.stack(across).transpose(0, 2, 1).reshape(-1, columns)
+        self._across: Array = modules.xp.asarray(np.ascontiguousarray(flat))
+
+    def project(self, volume: Array) -> Array:
+        """Return the line integral for each pixel: values of `volume` times mm."""
+        planes = self._xp.matmul(self._down, volume.transpose(1, 0, 2))
+        depth, rows, width = planes.shape
+        path: Array = planes.transpose(1, 0, 2).reshape(rows, depth * width) @ self._across
+        return path * np.float32(self._step_mm)
 
 
 def make_chest_patient(seed: int, domain: Domain = Domain.STANDARD) -> Thorax:
@@ -163,9 +170,10 @@ def cast_shadows(
     grid = _chest_grid(thorax, detail_mm)
     healthy = render_thorax(thorax, grid, labels=False, modules=modules).hu
     canvas = ChestCanvas(thorax, grid, healthy, modules)
+    projector = Projector(grid, exposure, modules)
     for variant in variants:
         hu, truth = canvas.paint(draw_chest_disease(thorax, variant))
-        path = project(attenuation_per_mm(hu), grid, exposure, modules=modules)
-        depths = {f: project(s, grid, exposure, modules=modules) for f, s in truth.items()}
+        path = projector.project(attenuation_per_mm(hu))
+        depths = {f: projector.project(share) for f, share in truth.items()}
         masks = {f: depth > _LEAST_DEPTH_MM[f] for f, depth in depths.items()}
         yield Shadow(path, masks, exposure)

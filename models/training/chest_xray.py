@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from models.phantoms.detector import develop
 from models.phantoms.findings import Finding
@@ -29,7 +29,7 @@ SIZE = 320
 CELLS = SIZE // 8
 FINDINGS = tuple(Finding)
 NAME = "chest_xray"
-_VARIANTS = 6
+_VARIANTS = 8
 _DEVELOPED = 2
 
 
@@ -72,10 +72,10 @@ class Replay:
         self.masks = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.seen = 0
 
-    def fill(self, generators: Generators) -> None:
-        """Keep taking samples; meant for a daemon thread."""
+    def fill(self, generators: Generators, limit: int) -> None:
+        """Take samples until `limit`, then end the generators; meant for a daemon thread."""
         capacity, device = len(self.images), self.images.device
-        while True:
+        while self.seen < limit:
             found = generators.take(5.0)
             if found is None:
                 continue
@@ -84,6 +84,7 @@ class Replay:
             self.images[at] = torch.from_numpy(images).to(device)
             self.masks[at] = torch.from_numpy(masks).to(device)
             self.seen += len(images)
+        generators.close()
 
     def draw(self, count: int) -> tuple[Tensor, Tensor]:
         """Return `count` random images and masks, 0 to 1."""
@@ -108,10 +109,10 @@ def augment(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     move[:, 0, 0], move[:, 0, 1] = scale * angle.cos(), -scale * angle.sin()
     move[:, 1, 0], move[:, 1, 1] = scale * angle.sin(), scale * angle.cos()
     move[:, :, 2] = (torch.rand(n, 2, device=device) - 0.5) * 0.2
-    warped = F.affine_grid(move, [n, 1, SIZE, SIZE], align_corners=False)
-    images = F.grid_sample(images, warped, align_corners=False, padding_mode="border")
-    coarse = F.affine_grid(move, [n, 1, CELLS, CELLS], align_corners=False)
-    masks = F.grid_sample(masks, coarse, align_corners=False)
+    warped = functional.affine_grid(move, [n, 1, SIZE, SIZE], align_corners=False)
+    images = functional.grid_sample(images, warped, align_corners=False, padding_mode="border")
+    coarse = functional.affine_grid(move, [n, 1, CELLS, CELLS], align_corners=False)
+    masks = functional.grid_sample(masks, coarse, align_corners=False)
     images = images.clamp(1e-3, 1) ** torch.exp(_uniform(n, -0.5, 0.5, device))
     images = images + torch.randn_like(images) * _uniform(n, 0, 0.05, device)
     ramp = torch.linspace(-1, 1, SIZE, device=device)
@@ -123,7 +124,7 @@ def augment(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     outside = torch.where(upright[:, None, None, None], outside_x, outside_y)
     low = images.flatten(1).amin(1)[:, None, None, None]
     images = torch.where(outside, low, images)
-    cells = F.interpolate(outside.float().expand(-1, -1, SIZE, SIZE), size=(CELLS, CELLS))
+    cells = functional.interpolate(outside.float().expand(-1, -1, SIZE, SIZE), size=(CELLS, CELLS))
     return images, masks * (1 - cells)
 
 
@@ -139,9 +140,9 @@ def standardise(images: Tensor) -> Tensor:
 def losses(logits: Tensor, evidence: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss of the statements and of the maps."""
     present = (masks.flatten(2).sum(2) > 0.4).float()
-    statement = F.binary_cross_entropy_with_logits(logits, present * 0.98 + 0.01)
+    statement = functional.binary_cross_entropy_with_logits(logits, present * 0.98 + 0.01)
     weight = torch.tensor(2.0, device=logits.device)
-    cells = F.binary_cross_entropy_with_logits(evidence, masks, pos_weight=weight)
+    cells = functional.binary_cross_entropy_with_logits(evidence, masks, pos_weight=weight)
     share = evidence.sigmoid()
     overlap = (2 * (share * masks).sum((2, 3)) + 1) / (share.sum((2, 3)) + masks.sum((2, 3)) + 1)
     dice = ((1 - overlap) * present).sum() / present.sum().clamp(min=1)
@@ -151,13 +152,19 @@ def losses(logits: Tensor, evidence: Tensor, masks: Tensor) -> tuple[Tensor, Ten
 def train(plan: Plan, device: torch.device, processes: int, *, on_gpu: bool, batch: int) -> Run:
     """Train by the clock and return the run."""
     torch.manual_seed(1)
-    network = ChestNetwork(len(FINDINGS)).to(device).to(memory_format=torch.channels_last)
+    network = ChestNetwork(len(FINDINGS))
+    if plan.start is not None:
+        network.load_state_dict(torch.load(plan.start, map_location="cpu", weights_only=True))
+    network = network.to(device).to(memory_format=torch.channels_last)
     known = SEEDS[Split.TRAIN]
     generators = Generators(
         radiographs, Seeds(known.first, known.last, 0.5), count=processes, on_gpu=on_gpu
     )
-    replay = Replay(60_000 if device.type == "cuda" else 6_000, device)
-    threading.Thread(target=replay.fill, args=(generators,), daemon=True).start()
+    fast = device.type == "cuda"
+    replay = Replay(40_000 if fast else 6_000, device)
+    # A GPU learns faster than patients are drawn: once its buffer is full it has it for itself.
+    limit = 40_000 if fast else 10**9
+    threading.Thread(target=replay.fill, args=(generators, limit), daemon=True).start()
     while replay.seen < 2 * batch:
         threading.Event().wait(0.2)
     run = Run(network, plan, NAME)
@@ -185,9 +192,10 @@ def main() -> None:
     arguments.add_argument("--processes", type=int, default=2, help="that draw patients")
     arguments.add_argument("--render", choices=("numpy", "cupy"), default="numpy")
     arguments.add_argument("--batch", type=int, default=64)
+    arguments.add_argument("--start", type=Path, help="weights (.pt) to go on from")
     given = arguments.parse_args()
     device = device_of(given.device)
-    plan = Plan(given.out, given.minutes, 2e-3)
+    plan = Plan(given.out, given.minutes, 2e-3, start=given.start)
     on_gpu = given.render == "cupy"
     run = train(plan, device, given.processes, on_gpu=on_gpu, batch=given.batch)
     example = torch.randn(2, 1, SIZE, SIZE)

@@ -7,8 +7,8 @@ Input ``image`` (N, 1, H, W), standardised; outputs ``logits`` (N, K) and ``evid
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 SHARPNESS = 4.0  # of the soft maximum that turns a map into a logit
 
@@ -42,7 +42,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
-        return F.relu(self.second(self.first(x)) + self.shortcut(x), inplace=True)
+        return functional.relu(self.second(self.first(x)) + self.shortcut(x), inplace=True)
 
 
 def _stage(channels_in: int, channels: int) -> nn.Sequential:
@@ -79,4 +79,4 @@ class ChestNetwork(nn.Module):
 
 
 def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -5,8 +5,8 @@ output ``logits`` (N, 3, H, W) of the middle slice: background, liver, lesion.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.training.chest_xray_network import convolution
 
@@ -35,10 +35,10 @@ class LesionNetwork(nn.Module):
         for block in list(self.encode)[:-1]:
             x = block(x)
             skips.append(x)
-            x = F.max_pool2d(x, 2)
+            x = functional.max_pool2d(x, 2)
         x = self.encode[4](x)
         for level in (3, 2, 1, 0):
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
             x = self.decode[level](torch.cat([x, skips[level]], 1))
         logits: Tensor = self.head(x)
         return logits

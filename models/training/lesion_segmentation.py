@@ -14,44 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
-from models.phantoms.abdomen_render import FIRST_LESION, LIVER
 from models.phantoms.abdomen_scan import abdomen_scan
-from models.phantoms.acquisition import Scan
-from models.phantoms.geometry import ArrayModules, Grid, resample
+from models.phantoms.geometry import ArrayModules
 from models.phantoms.seeds import SEEDS, Domain, Split
 from models.training.generators import Generators, Sample, Seeds
+from models.training.lesion_grid import CONTEXT, SPACING_MM, WINDOW_HU, resampled
 from models.training.lesion_network import LesionNetwork
 from models.training.runs import Plan, Run, device_of, export_onnx, until_done
 
 NAME = "lesion_segmentation"
-SPACING_MM = (2.5, 1.5, 1.5)  # z, y, x
-CONTEXT = 5
-WINDOW_HU = (-160.0, 240.0)
 EDGE = 192
-
-
-def network_grid(scan: Scan) -> Grid:
-    """Return the grid the network works on, over the same box as the scan."""
-    dz, dy, dx = SPACING_MM
-    extent = [(n - 1) * s for n, s in zip(scan.grid.shape[::-1], scan.grid.spacing_mm, strict=True)]
-    count = [int(e / s) + 1 for e, s in zip(extent, (dx, dy, dz), strict=True)]
-    return Grid(scan.grid.origin_mm, (dx, dy, dz), (count[2], count[1], count[0]))
-
-
-def resampled(scan: Scan, modules: ArrayModules) -> tuple[np.ndarray, np.ndarray]:
-    """Return HU (int16) and classes (uint8: 0, 1 liver, 2 lesion) on the network's grid."""
-    xp, grid = modules.xp, network_grid(scan)
-    hu = resample(scan.hu.astype(np.float32), scan.grid, grid, modules=modules)
-    assert scan.labels is not None
-    lesion = (scan.labels >= FIRST_LESION).astype(np.float32)
-    liver = (scan.labels >= LIVER).astype(np.float32)
-    liver_here = resample(liver, scan.grid, grid, modules=modules) > 0.5
-    lesion_here = resample(lesion, scan.grid, grid, modules=modules) > 0.5
-    classes = liver_here.astype(np.uint8) + (liver_here & lesion_here).astype(np.uint8)
-    return xp.rint(hu).astype(np.int16), classes
 
 
 def studies(seed: int, domain: Domain, modules: ArrayModules) -> Iterator[Sample]:
@@ -82,9 +57,9 @@ class Replay:
         self.capacity, self.device, self.seen = capacity, device, 0
         self._rng = np.random.default_rng(7)
 
-    def fill(self, generators: Generators) -> None:
-        """Keep taking patients; meant for a daemon thread."""
-        while True:
+    def fill(self, generators: Generators, limit: int) -> None:
+        """Take patients until `limit`, then end the generators; meant for a daemon thread."""
+        while self.seen < limit:
             found = generators.take(5.0)
             if found is None:
                 continue
@@ -94,6 +69,7 @@ class Replay:
             else:
                 self.studies[self.seen % self.capacity] = study
             self.seen += 1
+        generators.close()
 
     def _study(self, hu: np.ndarray, classes: np.ndarray) -> Study:
         """Pad to hold a window, and note the slices worth visiting."""
@@ -145,11 +121,11 @@ def augment(hu: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     move = torch.zeros(n, 2, 3, device=device)
     move[:, 0, 0], move[:, 0, 1] = scale * angle.cos(), -scale * angle.sin()
     move[:, 1, 0], move[:, 1, 1] = scale * angle.sin(), scale * angle.cos()
-    warped = F.affine_grid(move, [n, 1, EDGE, EDGE], align_corners=False)
+    warped = functional.affine_grid(move, [n, 1, EDGE, EDGE], align_corners=False)
     # Interpolation smooths noise away; half of the batch keeps the scanner's own.
     turned = torch.rand(n, device=device) < 0.5
-    bent = F.grid_sample(hu, warped, align_corners=False, padding_mode="border")
-    bent_classes = F.grid_sample(
+    bent = functional.grid_sample(hu, warped, align_corners=False, padding_mode="border")
+    bent_classes = functional.grid_sample(
         classes[:, None].float(), warped, mode="nearest", align_corners=False
     )
     hu = torch.where(turned[:, None, None, None], bent, hu)
@@ -158,7 +134,7 @@ def augment(hu: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     hu = torch.where(over, hu.flip(1), hu)
     hu = hu * _uniform(n, 0.94, 1.06, device) + _uniform(n, -10, 10, device)
     noise = torch.randn_like(hu)
-    smooth = F.avg_pool2d(noise, 3, 1, 1) * 2.2
+    smooth = functional.avg_pool2d(noise, 3, 1, 1) * 2.2
     rough = torch.rand(n, device=device)[:, None, None, None] < 0.4
     strength = _uniform(n, 0, 14, device) * (_uniform(n, 0, 1, device) < 0.5)
     return hu + strength * torch.where(rough, noise, smooth), classes
@@ -173,7 +149,7 @@ def windowed(hu: Tensor) -> Tensor:
 def losses(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """Return cross-entropy and the Dice losses of liver (with lesions) and lesions."""
     weights = torch.tensor([1.0, 1.0, 3.0], device=logits.device)
-    entropy = F.cross_entropy(logits, classes, weight=weights)
+    entropy = functional.cross_entropy(logits, classes, weight=weights)
     share = logits.softmax(1)
     lesion, lesion_true = share[:, 2], (classes == 2).float()
     liver, liver_true = share[:, 1] + lesion, (classes > 0).float()
@@ -187,13 +163,19 @@ def losses(logits: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
 def train(plan: Plan, device: torch.device, processes: int, *, on_gpu: bool, batch: int) -> Run:
     """Train by the clock and return the run."""
     torch.manual_seed(2)
-    network = LesionNetwork(CONTEXT).to(device).to(memory_format=torch.channels_last)
+    network = LesionNetwork(CONTEXT)
+    if plan.start is not None:
+        network.load_state_dict(torch.load(plan.start, map_location="cpu", weights_only=True))
+    network = network.to(device).to(memory_format=torch.channels_last)
     known = SEEDS[Split.TRAIN]
     generators = Generators(
         studies, Seeds(known.first, known.last, 0.5), count=processes, on_gpu=on_gpu
     )
-    replay = Replay(1500 if device.type == "cuda" else 60, device)
-    threading.Thread(target=replay.fill, args=(generators,), daemon=True).start()
+    fast = device.type == "cuda"
+    replay = Replay(1_200 if fast else 60, device)
+    # A GPU learns faster than patients are drawn: once its buffer is full it has it for itself.
+    limit = 1_200 if fast else 10**9
+    threading.Thread(target=replay.fill, args=(generators, limit), daemon=True).start()
     while replay.seen < 4:
         threading.Event().wait(0.2)
     run = Run(network, plan, NAME)
@@ -221,9 +203,10 @@ def main() -> None:
     arguments.add_argument("--processes", type=int, default=2, help="that draw patients")
     arguments.add_argument("--render", choices=("numpy", "cupy"), default="numpy")
     arguments.add_argument("--batch", type=int, default=32)
+    arguments.add_argument("--start", type=Path, help="weights (.pt) to go on from")
     given = arguments.parse_args()
     device = device_of(given.device)
-    plan = Plan(given.out, given.minutes, 1.5e-3)
+    plan = Plan(given.out, given.minutes, 1.5e-3, start=given.start)
     on_gpu = given.render == "cupy"
     run = train(plan, device, given.processes, on_gpu=on_gpu, batch=given.batch)
     example = torch.rand(2, CONTEXT, 64, 96)

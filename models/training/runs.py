@@ -22,6 +22,7 @@ class Plan:
     learning_rate: float
     weight_decay: float = 1e-3
     warm_up: float = 0.03
+    start: Path | None = None
 
 
 def device_of(name: str) -> torch.device:
