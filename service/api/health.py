@@ -76,7 +76,7 @@ def router(context: Context) -> APIRouter:
     """Return the routes of health and readiness; they need no key."""
     routes, handlers = APIRouter(tags=["health"]), HealthRoutes(context)
     add(routes, "GET /healthz", handlers.get_health, gives=Health)
-    add(routes, "GET /readyz", handlers.get_readiness, gives=Readiness)
+    add(routes, "GET /readyz", handlers.get_readiness, gives=Readiness, away=Readiness)
     return routes
 
 

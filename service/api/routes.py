@@ -21,14 +21,18 @@ def add(
     gives: Any,
     problems: tuple[int, ...] = (),
     status: int = 200,
+    away: Any = None,
 ) -> None:
     """Add a handler under ``METHOD path``.
 
     The operation is named for the function; the first line of its docstring is the summary, the
     rest the description. `gives` is the type of the answer's JSON, for the documentation alone:
-    answers are written without a second validation.
+    answers are written without a second validation; `away` is that of a 503 which is no `Problem`.
     """
     method, _, path = route.partition(" ")
+    unavailable: dict[int | str, dict[str, Any]] = {}
+    if away is not None:
+        unavailable[503] = {"model": away, "description": "Something needed is missing"}
     summary, _, description = inspect.cleandoc(handler.__doc__ or "").partition("\n\n")
     routes.add_api_route(
         path,
@@ -38,7 +42,7 @@ def add(
         operation_id=_camel(handler.__name__),
         summary=" ".join(summary.split()).rstrip("."),
         description=description,
-        responses={status: {"model": gives}, **documented(*problems, 503)},
+        responses={status: {"model": gives}, **documented(*problems, 503), **unavailable},
         response_model=None,
     )
 

@@ -1,16 +1,19 @@
 """The JSON face over real databases: worklist, studies, findings, jobs, deliveries, figures."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from service.core.packages import ModelPackage
 from service.core.states import DeliveryState, JobState, Priority, StudyState
 from service.records.worklist_query import WorklistSort
-from tests.builders import rows
+from tests.builders import onnx, rows
 from tests.builders.http import Site, many_studies, site
+from tests.builders.packages import manifest, write_package
 
 UNKNOWN = "1.2.840.99999"
 
@@ -302,6 +305,95 @@ def test_an_operating_point_of_a_model_that_is_gone_is_refused(here: Site) -> No
     study_id = here.add(rows.add_analysed_study)
     path = f"/studies/{here.uid(study_id)}/findings?operating_point=sensitive"
     assert problem(here, "GET", path) == (422, "OPERATING_POINT")
+
+
+def add_judged(here: Site, package: ModelPackage, *probabilities: float) -> str:
+    study_id = here.add(rows.add_study)
+    series_id = here.add(rows.add_series, study_id=study_id)
+    job_id = here.add(
+        rows.add_job,
+        study_id=study_id,
+        series_id=series_id,
+        task=package.task,
+        model_name=package.name,
+        model_version=package.version,
+        model_sha256=package.sha256,
+    )
+    found = [
+        rows.nodule(job_id, rank, probability=probability, sop_instance_uid="1.2.3")
+        for rank, probability in enumerate(probabilities)
+    ]
+    here.add(rows.add_findings, study_id=study_id, job_id=job_id, found=found)
+    return here.uid(study_id)
+
+
+@pytest.fixture
+def package(here: Site) -> Iterator[ModelPackage]:
+    folder = here.settings.models.dir
+    yield write_package(
+        folder, manifest(), {"detector": onnx.detector(threshold=0.5, diameter_mm=12.0)}
+    )
+    shutil.rmtree(folder / "test_package")
+
+
+def test_another_operating_point_judges_the_stored_candidates_anew(
+    here: Site, package: ModelPackage
+) -> None:
+    uid = add_judged(here, package, 0.8, 0.3, 0.2, 0.05)
+
+    def judged(point: str) -> list[str]:
+        path = f"/studies/{uid}/findings"
+        items = here.get(path, params={"operating_point": point})["items"]
+        assert {item["operating_point"] for item in items} == {point}
+        return [item["qualifier"] for item in items]
+
+    assert judged("balanced") == ["present", "indeterminate", "absent", "absent"]
+    assert judged("sensitive") == ["present", "present", "indeterminate", "absent"]
+    unknown = problem(here, "GET", f"/studies/{uid}/findings?operating_point=bold")
+    assert unknown == (422, "OPERATING_POINT")
+
+
+def test_a_changed_package_no_longer_judges_what_the_old_one_found(
+    here: Site, package: ModelPackage
+) -> None:
+    uid = add_judged(here, package, 0.8)
+    write_package(
+        here.settings.models.dir,
+        manifest(calibration={"method": "temperature", "temperature": 2.0}),
+        {"detector": onnx.detector(threshold=0.5, diameter_mm=12.0)},
+    )
+    path = f"/studies/{uid}/findings?operating_point=sensitive"
+    assert problem(here, "GET", path) == (422, "OPERATING_POINT")
+
+
+def test_a_model_tells_its_digest_points_and_how_readers_took_it(
+    here: Site, package: ModelPackage
+) -> None:
+    uid = add_judged(here, package, 0.8)
+    (package.folder / "card.md").write_text("# A card")
+    finding = here.get(f"/studies/{uid}/findings")["items"][0]["id"]
+    here.client.put(f"/api/v1/findings/{finding}/review", json={"verdict": "accepted"})
+    (item,) = here.get("/models")["items"]
+    assert (item["name"], item["version"], item["sha256"]) == (
+        "test_package",
+        "1.2.3",
+        package.sha256,
+    )
+    assert (item["runs"], item["reviewed"], item["accepted"]) == ({"COMPLETED": 1}, 1, 1)
+    assert [point["name"] for point in item["operating_points"]] == ["balanced", "sensitive"]
+    detail = here.get("/models/test_package")
+    assert detail | item == detail
+    assert detail["card"] == "# A card"
+    assert detail["manifest"]["package"]["title"] == "A package for tests"
+    assert problem(here, "GET", "/models/nothing") == (404, "MODEL_UNKNOWN")
+
+
+def test_a_study_that_suits_no_model_gets_no_job(here: Site, package: ModelPackage) -> None:
+    study_id = here.add(rows.add_study)
+    series_id = here.add(rows.add_series, study_id=study_id)
+    here.add(rows.add_instance, study_id=study_id, series_id=series_id, modality="CT")
+    answer = here.client.post(f"/api/v1/studies/{here.uid(study_id)}/jobs")
+    assert (answer.status_code, answer.json()) == (202, {"job_ids": []})
 
 
 def test_the_newest_review_counts_and_all_are_kept(here: Site) -> None:

@@ -10,6 +10,7 @@ import pytest
 from service.records.worklist_query import WorklistQuery
 from tests.builders.dicom import ct_series, part10
 from tests.builders.http import Site, site
+from tests.builders.studies import ball_package, chest_study
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +141,24 @@ def test_stow_to_another_study_is_refused_in_dicom_json(here: Site) -> None:
     assert answer.headers["content-type"] == "application/dicom+json"
     assert answer.json()["00081198"]["Value"][0]["00081197"]["Value"]
     assert here.get("/worklist")["items"] == []
+
+
+def test_a_study_is_run_on_the_model_asked_for_and_again_only_by_force(
+    here: Site, tmp_path: Path
+) -> None:
+    package = ball_package(here.settings.models.dir)
+    study = chest_study(tmp_path)
+    for file in study.files:
+        assert here.client.post("/api/v1/studies", **one(file.read_bytes())).status_code == 200
+    path = f"/api/v1/studies/{study.study_instance_uid}/jobs"
+    asked = {"task": package.task, "priority": "STAT"}
+    answer = here.client.post(path, json=asked)
+    assert answer.status_code == 202
+    (job_id,) = answer.json()["job_ids"]
+    job = here.get(f"/jobs/{job_id}")
+    assert (job["state"], job["priority"], job["task"]) == ("SCHEDULED", "STAT", package.task)
+    assert job["model"]["sha256"] == package.sha256
+    assert here.client.post(path, json=asked).json()["job_ids"] == [job_id]
+    (forced,) = here.client.post(path, json={**asked, "force": True}).json()["job_ids"]
+    assert forced != job_id
+    assert here.get(f"/jobs/{job_id}")["state"] == "CANCELED"
