@@ -7,6 +7,7 @@ deadlines say.
 """
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from typing import Final
 from service.core.errors import PeerUnavailable, RefusedInstance
 from service.core.logs import get_logger
 from service.intake import handlers
+from service.intake.commitment import COMMITMENT, COMMITMENT_INSTANCE, Commitment, Report
 from service.intake.contexts import Offer
 from service.intake.dimse import (
     MAX_COMMAND_BYTES,
     Command,
     CommandField,
     decode_command,
+    encode_event_report,
     encode_response,
 )
 from service.intake.ingest import Arrival, Ingest
@@ -37,7 +40,7 @@ from service.intake.pdus import (
     decode_request,
     encode_abort,
     encode_accept,
-    encode_command,
+    encode_message,
     encode_reject,
 )
 from service.intake.statuses import Status
@@ -62,6 +65,7 @@ class Host:
 
     ae_title: str
     ingest: Ingest
+    commitment: Commitment
     offer: Offer
     admit: Callable[[AssociateRequest, str], tuple[int, int, int] | None]
     leave: Callable[[], None]
@@ -87,6 +91,8 @@ class Association:
         self._max_pdu_bytes = 0
         self._pdu_left = 0
         self._calling_ae_title = ""
+        self._reports: dict[int, Report] = {}  # by message id, until the peer confirms them
+        self._message_ids = itertools.count(1)
 
     def run(self) -> None:
         """Serve until release, abort, fault, timeout or stop."""
@@ -102,6 +108,8 @@ class Association:
             log.info("association_lost", address=self._address, reason=error.reason)
             if error.reason == "TIMEOUT":
                 self._abort(2, 0)
+        for report in self._reports.values():
+            self._host.commitment.report_later(self._calling_ae_title, report)
 
     def _serve(self) -> None:
         self._wire.within(HELLO_S)
@@ -160,15 +168,14 @@ class Association:
             return False
         command = self._command(fragment)
         context = self._contexts[fragment.context_id]
-        status, comment = self._status(command, context)
+        if command.field == CommandField.N_EVENT_REPORT_RESPONSE:
+            self._confirmed(command, context)
+            return True
+        status, comment, report = self._answer(command, context)
         if command.field != CommandField.C_CANCEL:
-            self._wire.send(
-                encode_command(
-                    context.id,
-                    encode_response(command, status, comment),
-                    max_pdu_bytes=self._max_pdu_bytes,
-                )
-            )
+            self._send(context, encode_response(command, status, comment))
+        if report is not None:
+            self._report(context, report)
         return True
 
     def _await_message(self) -> bool:
@@ -182,7 +189,8 @@ class Association:
         self._abort(0, 0)
         return False
 
-    def _status(self, command: Command, context: AnsweredContext) -> tuple[int, str]:
+    def _answer(self, command: Command, context: AnsweredContext) -> tuple[int, str, Report | None]:
+        """Serve a request: its status, a comment, and a report that follows the response."""
         data = self._data_set(context.id) if command.has_data_set else iter(())
         if command.field == CommandField.C_STORE:
             arrival = Arrival(
@@ -191,13 +199,42 @@ class Association:
                 transfer_syntax_uid=context.transfer_syntax,
                 calling_ae_title=self._calling_ae_title,
             )
-            return handlers.store(self._host.ingest, arrival, context.abstract_syntax, data)
-        if command.has_data_set:
-            for _ in data:
-                pass
+            status = handlers.store(self._host.ingest, arrival, context.abstract_syntax, data)
+            return *status, None
+        if command.field == CommandField.N_ACTION and context.abstract_syntax == COMMITMENT:
+            return handlers.commit(self._host.commitment, command, context.transfer_syntax, data)
+        for _ in data:
+            pass
         if command.field == CommandField.C_ECHO:
-            return handlers.echo(command, context.abstract_syntax)
-        return Status.UNRECOGNIZED_OPERATION, ""
+            return *handlers.echo(command, context.abstract_syntax), None
+        return Status.UNRECOGNIZED_OPERATION, "", None
+
+    def _report(self, context: AnsweredContext, report: Report) -> None:
+        """Send a commitment report on the association that asked for it."""
+        message_id = next(self._message_ids) % 0x10000
+        self._reports[message_id] = report
+        command = encode_event_report(
+            message_id,
+            sop_class_uid=COMMITMENT,
+            sop_instance_uid=COMMITMENT_INSTANCE,
+            event_type=report.event_type,
+        )
+        self._send(context, command)
+        self._send(context, report.encoded(context.transfer_syntax), is_command=False)
+
+    def _confirmed(self, command: Command, context: AnsweredContext) -> None:
+        if self._reports.pop(command.message_id, None) is None:
+            raise PeerFault("an answer to nothing")
+        if command.has_data_set:
+            for _ in self._data_set(context.id):
+                pass
+
+    def _send(self, context: AnsweredContext, message: bytes, *, is_command: bool = True) -> None:
+        self._wire.send(
+            encode_message(
+                context.id, message, max_pdu_bytes=self._max_pdu_bytes, is_command=is_command
+            )
+        )
 
     def _command(self, fragment: _Fragment) -> Command:
         """Read the rest of a command set that begins with this fragment."""

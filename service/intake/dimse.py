@@ -13,23 +13,29 @@ _RESPONSE: Final = 0x8000
 
 
 class CommandField(IntEnum):
-    """The requests that a storage provider can meet (PS3.7 E.1-1)."""
+    """The messages that a storage provider can meet (PS3.7 E.1-1)."""
 
     C_STORE = 0x0001
     C_ECHO = 0x0030
+    N_EVENT_REPORT = 0x0100
     N_ACTION = 0x0130
     C_CANCEL = 0x0FFF
+    N_EVENT_REPORT_RESPONSE = 0x8100
 
 
 @dataclass(frozen=True)
 class Command:
-    """A request; UIDs are empty where the peer left them out."""
+    """A request; UIDs are empty where the peer left them out.
+
+    In the answer to an event report of ours, ``message_id`` is that of the report.
+    """
 
     field: int
     message_id: int
     sop_class_uid: str
     sop_instance_uid: str
     has_data_set: bool
+    action_type: int = 0
 
 
 def decode_command(data: bytes) -> Command:
@@ -42,9 +48,10 @@ def decode_command(data: bytes) -> Command:
     """
     values = _values(data)
     field = _number(values, 0x0100)
-    if field is None or field & _RESPONSE:
+    is_report_answer = field == CommandField.N_EVENT_REPORT_RESPONSE
+    if field is None or (field & _RESPONSE and not is_report_answer):
         raise PeerFault("a command set that is no request")
-    message_id = _number(values, 0x0110)
+    message_id = _number(values, 0x0120 if is_report_answer else 0x0110)
     if message_id is None:
         if field != CommandField.C_CANCEL:
             raise PeerFault("a request without Message ID")
@@ -55,6 +62,7 @@ def decode_command(data: bytes) -> Command:
         sop_class_uid=_uid(values.get(0x0002) or values.get(0x0003, b"")),
         sop_instance_uid=_uid(values.get(0x1000) or values.get(0x1001, b"")),
         has_data_set=_number(values, 0x0800) != NO_DATA_SET,
+        action_type=_number(values, 0x1008) or 0,
     )
 
 
@@ -69,6 +77,23 @@ def encode_response(command: Command, status: int, comment: str = "") -> bytes:
             _element(0x0900, struct.pack("<H", status)),
             _text(0x0902, comment[:64], padding=b" ") if comment else b"",
             _text(0x1000, command.sop_instance_uid) if command.sop_instance_uid else b"",
+        )
+    )
+    return _element(0x0000, struct.pack("<L", len(body))) + body
+
+
+def encode_event_report(
+    message_id: int, *, sop_class_uid: str, sop_instance_uid: str, event_type: int
+) -> bytes:
+    """Return the command set of an N-EVENT-REPORT-RQ that a data set follows (PS3.7 10.3.1)."""
+    body = b"".join(
+        (
+            _text(0x0002, sop_class_uid),
+            _element(0x0100, struct.pack("<H", CommandField.N_EVENT_REPORT)),
+            _element(0x0110, struct.pack("<H", message_id)),
+            _element(0x0800, b"\0\0"),
+            _text(0x1000, sop_instance_uid),
+            _element(0x1002, struct.pack("<H", event_type)),
         )
     )
     return _element(0x0000, struct.pack("<L", len(body))) + body

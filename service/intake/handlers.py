@@ -5,6 +5,15 @@ from typing import Final
 
 from service.core.errors import OverreadError
 from service.core.logs import get_logger
+from service.intake.commitment import (
+    COMMITMENT,
+    COMMITMENT_INSTANCE,
+    MAX_REQUEST_BYTES,
+    REQUEST_COMMITMENT,
+    Commitment,
+    Report,
+    read_request,
+)
 from service.intake.contexts import VERIFICATION
 from service.intake.dimse import Command
 from service.intake.ingest import Arrival, Ingest
@@ -28,7 +37,7 @@ def store(
     RefusedInstance
         ``TOO_LARGE``: the association must end, the data set may have no end.
     """
-    if arrival.sop_class_uid != abstract_syntax or abstract_syntax == VERIFICATION:
+    if arrival.sop_class_uid != abstract_syntax or abstract_syntax in {VERIFICATION, COMMITMENT}:
         for _ in data:
             pass
         return Status.SOP_CLASS_NOT_SUPPORTED, "SOP_CLASS_NOT_SUPPORTED"
@@ -63,3 +72,34 @@ def echo(command: Command, abstract_syntax: str) -> tuple[int, str]:
     if abstract_syntax != VERIFICATION:
         return Status.SOP_CLASS_NOT_SUPPORTED, "SOP_CLASS_NOT_SUPPORTED"
     return Status.SUCCESS, ""
+
+
+def commit(
+    commitment: Commitment, command: Command, transfer_syntax: str, data: Iterable[memoryview]
+) -> tuple[int, str, Report | None]:
+    """Take a commitment request and return the status and the report that must follow it.
+
+    Raises
+    ------
+    PeerUnavailable, PeerFault
+        When the sender goes away or breaks the protocol.
+    """
+    information = bytearray()
+    for part in data:
+        if len(information) <= MAX_REQUEST_BYTES:
+            information += part
+    if (command.sop_class_uid, command.sop_instance_uid) != (COMMITMENT, COMMITMENT_INSTANCE):
+        return Status.NO_SUCH_INSTANCE, "NO_SUCH_INSTANCE", None
+    if command.action_type != REQUEST_COMMITMENT:
+        return Status.NO_SUCH_ACTION, "NO_SUCH_ACTION", None
+    if len(information) > MAX_REQUEST_BYTES:
+        return Status.PROCESSING_FAILURE, "TOO_LARGE", None
+    try:
+        report = commitment.report(read_request(bytes(information), transfer_syntax))
+    except OverreadError as error:
+        log.warning("commitment_refused", reason=error.reason, detail=error.message)
+        return Status.PROCESSING_FAILURE, error.reason, None
+    except Exception:  # the boundary: whatever happens, the sender gets an answer
+        log.exception("commitment_failed")
+        return Status.PROCESSING_FAILURE, "INTERNAL", None
+    return Status.SUCCESS, "", report

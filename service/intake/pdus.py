@@ -142,12 +142,14 @@ def encode_abort(source: int, reason: int) -> bytes:
     return struct.pack(">BBLBBBB", PduType.ABORT, 0, 4, 0, 0, source, reason)
 
 
-def encode_command(context_id: int, command: bytes, *, max_pdu_bytes: int) -> bytes:
-    """Return the P-DATA-TF PDUs that carry a command set to a peer that takes this much."""
+def encode_message(
+    context_id: int, message: bytes, *, max_pdu_bytes: int, is_command: bool = True
+) -> bytes:
+    """Return the P-DATA-TF PDUs that carry a command or data set to a peer that takes this much."""
     room = (max_pdu_bytes or MAX_PDU_BYTES) - 6
     if room < 1:
         raise PeerFault("the peer takes no P-DATA at all")
-    parts = [command[i : i + room] for i in range(0, len(command), room)]
+    parts = [message[i : i + room] for i in range(0, len(message), room)]
     return b"".join(
         struct.pack(
             ">BBLLBB",
@@ -156,7 +158,7 @@ def encode_command(context_id: int, command: bytes, *, max_pdu_bytes: int) -> by
             len(part) + 6,
             len(part) + 2,
             context_id,
-            3 if index == len(parts) - 1 else 1,
+            (2 if index == len(parts) - 1 else 0) | is_command,
         )
         + part
         for index, part in enumerate(parts)

@@ -21,7 +21,8 @@ from typing import Any, Final, Protocol
 from service.core.clock import SystemClock
 from service.core.errors import OutOfResources
 from service.core.logs import configure_logs, get_logger
-from service.core.settings import DicomSettings, Settings
+from service.core.settings import Destination, DicomSettings, Settings
+from service.intake.commitment import Commitment
 from service.intake.ingest import Ingest
 from service.intake.scp import STOP_S, Listener, LocalPlaces, Places, bind
 from service.records import heartbeats
@@ -55,6 +56,7 @@ class _Work:
     data_dir: Path
     min_free_bytes: int
     dicom: DicomSettings
+    destinations: tuple[Destination, ...]
     log_form: str
     log_level: str
 
@@ -66,6 +68,7 @@ class _Work:
             data_dir=settings.data_dir,
             min_free_bytes=settings.retention.min_free_bytes,
             dicom=settings.dicom,
+            destinations=settings.destinations,
             log_form="console" if settings.log.format == "console" else "json",
             log_level=settings.log.level,
         )
@@ -145,7 +148,8 @@ def _listen(
     records = Records(work.database_url, pool_size=work.pool_size)
     archive = Archive(work.data_dir, min_free_bytes=work.min_free_bytes)
     ingest = Ingest(records, archive, clock, max_instance_bytes=work.dicom.max_instance_bytes)
-    listener = Listener(listening, work.dicom, ingest, places)
+    commitment = Commitment(records, archive, work.destinations)
+    listener = Listener(listening, work.dicom, places, ingest=ingest, commitment=commitment)
     beating = threading.Thread(
         target=_beat, args=(records, listener.stopping, clock.now()), daemon=True
     )

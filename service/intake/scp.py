@@ -19,6 +19,7 @@ from service.core.errors import InvalidSettings
 from service.core.logs import get_logger
 from service.core.settings import Caller, DicomSettings, DicomTls
 from service.intake.association import HELLO_S, Association, Host
+from service.intake.commitment import COMMITMENT, Commitment
 from service.intake.contexts import Offer
 from service.intake.ingest import Ingest
 from service.intake.pdus import AssociateRequest
@@ -94,7 +95,13 @@ class Listener:
     """Accepts connections on a bound socket until it is told to stop."""
 
     def __init__(
-        self, listening: socket.socket, settings: DicomSettings, ingest: Ingest, places: Places
+        self,
+        listening: socket.socket,
+        settings: DicomSettings,
+        places: Places,
+        *,
+        ingest: Ingest,
+        commitment: Commitment,
     ) -> None:
         self._listening = listening
         self._guests = Guests(settings.callers)
@@ -106,7 +113,8 @@ class Listener:
         self._host = Host(
             ae_title=settings.ae_title.strip(),
             ingest=ingest,
-            offer=Offer(accept_deflated=settings.accept_deflated),
+            commitment=commitment,
+            offer=Offer(accept_deflated=settings.accept_deflated, others=[COMMITMENT]),
             admit=self._admit,
             leave=places.give_back,
             stopping=self.stopping,

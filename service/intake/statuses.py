@@ -8,11 +8,13 @@ from service.core.errors import OutOfResources, OverreadError, RefusedInstance
 
 
 class Status(IntEnum):
-    """Status codes of the storage service."""
+    """Status codes of storage and storage commitment."""
 
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
+    NO_SUCH_INSTANCE = 0x0112
     SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NO_SUCH_ACTION = 0x0123
     UNRECOGNIZED_OPERATION = 0x0211
     OUT_OF_RESOURCES = 0xA700
     DATA_SET_MISMATCH = 0xA900

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.core.errors import InvalidSettings, OutOfResources
 
-_BUSY_TIMEOUT_MS = 15_000
+_BUSY_TIMEOUT_MS = 8_000  # a sender must hear within ten seconds that it has to try again
 _CONNECT_TIMEOUT_S = 5
 _STATEMENT_TIMEOUT_MS = 30_000
 
@@ -89,7 +89,10 @@ def _engine(url: str, pool_size: int) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if parsed.get_backend_name() == "postgresql":
-        options = f"-c timezone=UTC -c statement_timeout={_STATEMENT_TIMEOUT_MS}"
+        options = (
+            f"-c timezone=UTC -c statement_timeout={_STATEMENT_TIMEOUT_MS} "
+            f"-c lock_timeout={_BUSY_TIMEOUT_MS}"
+        )
         return create_engine(
             parsed,
             pool_size=pool_size,

@@ -4,11 +4,18 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from service.core.settings import DatabaseSettings, DicomSettings, RetentionSettings, Settings
+from service.core.settings import (
+    DatabaseSettings,
+    Destination,
+    DicomSettings,
+    RetentionSettings,
+    Settings,
+)
 from service.intake import receiver
 from service.records.database import Records
 from service.records.migrations import migrate
@@ -25,12 +32,19 @@ class Receiver:
     """
 
     def __init__(
-        self, folder: Path, database_url: str, *, min_free_bytes: int = 0, **dicom: Any
+        self,
+        folder: Path,
+        database_url: str,
+        *,
+        min_free_bytes: int = 0,
+        destinations: Sequence[Mapping[str, Any]] = (),
+        **dicom: Any,
     ) -> None:
         self.port = free_port()
         self.data_dir = folder / "data"
         self.database_url = database_url
         self.min_free_bytes = min_free_bytes
+        self.destinations = destinations
         self.dicom = {"port": self.port, "processes": 1, **dicom}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -59,6 +73,7 @@ class Receiver:
             data_dir=self.data_dir,
             database=DatabaseSettings(url=self.database_url),
             dicom=DicomSettings(**self.dicom),
+            destinations=tuple(Destination(**each) for each in self.destinations),
             retention=RetentionSettings(min_free_bytes=self.min_free_bytes),
         )
         self._stop = threading.Event()

@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from service.core.part10 import read_file_meta
 from service.intake import association
 from service.intake.association import Association, Host
+from service.intake.commitment import Commitment
 from service.intake.contexts import VERIFICATION, Offer
 from service.intake.pdus import APPLICATION_CONTEXT, MAX_PDU_BYTES
 from service.intake.wire import Wire
@@ -136,6 +137,7 @@ def floor(house) -> Iterator[SimpleNamespace]:
     host = Host(
         ae_title="OVERREAD",
         ingest=house.ingest,
+        commitment=Commitment(house.records, house.archive),
         offer=Offer(accept_deflated=False),
         admit=admit,
         leave=leave,
