@@ -26,7 +26,7 @@ from models.phantoms.geometry import Grid
 INTERCEPT_HU = -1024
 PADDING_HU = -2000
 _NAMESPACE = uuid.UUID("0b3c9d1e-6f43-5c5b-9d5f-6a1e52b0c7aa")
-_IMPLEMENTATION = "2.25." + str(uuid.uuid5(_NAMESPACE, "phantoms").int)
+IMPLEMENTATION_CLASS_UID = "2.25." + str(uuid.uuid5(_NAMESPACE, "phantoms").int)
 
 Voxels = NDArray[np.int16]
 
@@ -104,13 +104,16 @@ class Layout:
     image_type: tuple[str, ...] = ("ORIGINAL", "PRIMARY", "AXIAL")
 
 
+PLAIN = Layout()
+
+
 def derive(*parts: str) -> str:
     """Return the UID that belongs to these words, the same in every run (PS3.5 B.2)."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, '/'.join(parts)).int}"
 
 
 def write_ct(
-    voxels: Voxels, grid: Grid, description: Description, folder: Path, *, layout: Layout = Layout()
+    voxels: Voxels, grid: Grid, description: Description, folder: Path, *, layout: Layout = PLAIN
 ) -> list[Path]:
     """Write one file per slice, ``0000.dcm`` and on, and return their paths in that order."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +125,7 @@ def write_ct(
 
 
 def ct_instances(
-    voxels: Voxels, grid: Grid, description: Description, *, layout: Layout = Layout()
+    voxels: Voxels, grid: Grid, description: Description, *, layout: Layout = PLAIN
 ) -> Iterator[Dataset]:
     """Yield the instances of a series in the order in which a scanner would number them.
 
@@ -213,7 +216,7 @@ def _slice(
     ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
     ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.ImplementationClassUID = _IMPLEMENTATION
+    ds.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     return ds
 
 

@@ -13,6 +13,7 @@ from models.phantoms.ct_dicom import (
     ct_instances,
     write_ct,
 )
+from models.phantoms.ct_dicom_enhanced import write_enhanced_ct
 from models.phantoms.geometry import Grid
 from tests.peers.tools import Dciodvfy
 
@@ -99,6 +100,20 @@ def test_files_read_back_with_what_was_described(tmp_path):
     assert np.array_equal(read.pixel_array - 1024, voxels()[2])
 
 
+def test_enhanced_frames_lie_where_the_single_slices_do(tmp_path):
+    layout = Layout(missing=frozenset({1}), gap=(3, 4.0))
+    path = write_enhanced_ct(voxels(), GRID, ABOUT, tmp_path / "one.dcm", layout=layout)
+    whole = pydicom.dcmread(path)
+    single = list(ct_instances(voxels(), GRID, ABOUT, layout=layout))
+    assert whole.NumberOfFrames == len(single) == 5
+    for frame, groups, image in zip(
+        whole.pixel_array, whole.PerFrameFunctionalGroupsSequence, single, strict=True
+    ):
+        place = groups.PlanePositionSequence[0].ImagePositionPatient
+        assert place == image.ImagePositionPatient
+        assert frame.tobytes() == image.PixelData
+
+
 @pytest.mark.peers
 def test_validator_finds_nothing_to_say(tmp_path, dciodvfy: Dciodvfy):
     layouts = {
@@ -112,3 +127,5 @@ def test_validator_finds_nothing_to_say(tmp_path, dciodvfy: Dciodvfy):
         verdict = dciodvfy(path)
         assert not verdict.errors, (name, verdict)
         assert not verdict.warnings, (name, verdict)
+    whole = dciodvfy(write_enhanced_ct(voxels(), GRID, ABOUT, tmp_path / "whole.dcm"))
+    assert not whole.errors + whole.warnings, whole
