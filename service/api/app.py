@@ -26,6 +26,7 @@ from service.api.context import Context, PackageShelf
 from service.api.metrics import HttpMetrics, Measured
 from service.core.clock import Clock, SystemClock
 from service.core.settings import Settings
+from service.dicomweb import routes as dicomweb
 from service.records.database import Records
 from service.web import pages
 
@@ -74,6 +75,7 @@ def create_app(
         *(room.router(context) for room in _ROOMS),
         metrics.router(registry),
         docs.router(),
+        dicomweb.router(settings, records),
         pages.router(settings, records, clock=context.clock, packages=context.shelf.packages),
     ):
         app.include_router(router)

@@ -34,9 +34,12 @@ _STATUSES: Final = MappingProxyType(
     {
         "JOB_STATE": 409,
         "DELIVERY_STATE": 409,
+        "INVALID_QUERY": 400,
+        "NOT_ACCEPTABLE": 406,
         "UNSUPPORTED_MEDIA_TYPE": 415,
         "MALFORMED_MULTIPART": 400,
         "NO_INSTANCES": 400,
+        "INVALID_UID": 400,
         "TOO_MANY_INSTANCES": 413,
     }
 )

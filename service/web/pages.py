@@ -3,14 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import ValidationError
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -20,16 +19,22 @@ from service.core.findings import Qualifier
 from service.core.identifiers import is_uid
 from service.core.packages import ModelPackage
 from service.core.settings import Settings
-from service.core.states import Priority, StudyState
-from service.records import events, study_view, worklist
+from service.core.states import DeliveryState, JobState, Priority, StudyState
+from service.records import events, heartbeats, listings, statistics, study_view, worklist
 from service.records.database import Records
+from service.records.listings import Filter
 from service.records.operating_points import at_operating_point
+from service.records.statistics import Gauges
 from service.records.study_view import StoredFinding
 from service.records.worklist_query import WorklistQuery
 from service.web import timeline, words
+from service.web.addresses import address, asked_in
 from service.web.key_images import KeyImage, key_image
 
 _HERE: Final = Path(__file__).resolve().parent
+_ALIVE_WITHIN: Final = timedelta(seconds=20)
+_QUEUE_ROWS: Final = 50
+_UNSENT: Final = (DeliveryState.PARKED, DeliveryState.SCHEDULED, DeliveryState.IN_PROGRESS)
 MODALITIES: Final = ("CT", "CR", "DX", "MG", "MR", "PT", "US")
 
 Packages = Callable[[], Mapping[str, ModelPackage]]
@@ -83,7 +88,7 @@ class Pages:
 
     def show_worklist(self, request: Request) -> HTMLResponse:
         """Show the worklist that the address asks for."""
-        asked, faults = _asked(request)
+        asked, faults = asked_in(request.query_params.multi_items())
         with self._records.reading() as connection:
             newest_event_id = events.newest_id(connection)
             try:
@@ -99,9 +104,9 @@ class Pages:
             asked=asked,
             faults=faults,
             tasks=tasks,
-            next_address=_address(asked, page.next) if page.next else None,
-            first_address=_address(asked, None) if asked.cursor else None,
-            is_filtered=_address(asked, None) != _address(WorklistQuery(sort=asked.sort), None),
+            next_address=address(asked, page.next) if page.next else None,
+            first_address=address(asked, None) if asked.cursor else None,
+            is_filtered=address(asked, None) != address(WorklistQuery(sort=asked.sort), None),
             newest_event_id=newest_event_id,
             states=StudyState,
             priorities=Priority,
@@ -117,6 +122,35 @@ class Pages:
                 "message.html", status=404, title="No such study", text="It is not here, or not "
                 "any more."
             )  # fmt: skip
+
+    def show_queue(self) -> HTMLResponse:
+        """Show what runs, what waits, what failed and why, and which processes are alive."""
+        since = self._clock.now() - _ALIVE_WITHIN
+        with self._records.reading() as connection:
+            newest_event_id = events.newest_id(connection)
+            gauges = statistics.gauges(connection, alive_since=since)
+            alive = heartbeats.seen_since(connection, since)
+            lists = {
+                state: listings.job_page(
+                    connection, Filter(states=(state,)), limit=_QUEUE_ROWS, cursor=None
+                ).items
+                for state in (JobState.IN_PROGRESS, JobState.SCHEDULED, JobState.FAILED)
+            }
+            stuck = listings.delivery_page(
+                connection, Filter(states=_UNSENT), limit=_QUEUE_ROWS, cursor=None
+            ).items
+        return self._page(
+            "queue.html",
+            newest_event_id=newest_event_id,
+            counts=_counts(gauges),
+            oldest=gauges.oldest_waiting_at,
+            alive=alive,
+            running=lists[JobState.IN_PROGRESS],
+            waiting=lists[JobState.SCHEDULED],
+            failed=lists[JobState.FAILED],
+            stuck=stuck,
+            most=_QUEUE_ROWS,
+        )
 
     def show_models(self) -> HTMLResponse:
         """Show the installed models."""
@@ -181,39 +215,18 @@ def router(settings: Settings, records: Records, *, clock: Clock, packages: Pack
     pages = Pages(settings, records, clock=clock, packages=packages)
     routes.add_api_route("/", pages.show_worklist, methods=["GET"])
     routes.add_api_route("/studies/{study_instance_uid}", pages.show_study, methods=["GET"])
+    routes.add_api_route("/queue", pages.show_queue, methods=["GET"])
     routes.add_api_route("/models", pages.show_models, methods=["GET"])
     routes.add_api_route("/models/{name}", pages.show_model, methods=["GET"])
     return routes
 
 
-def _asked(request: Request) -> tuple[WorklistQuery, dict[str, str]]:
-    """Return the query in the address, without the fields that are wrong, and what is."""
-    given: dict[str, Any] = defaultdict(list)
-    for name, value in request.query_params.multi_items():
-        given[name].append(value)
-    several = {"modality", "state", "priority"}
-    values = {name: found if name in several else found[-1] for name, found in given.items()}
-    try:
-        return WorklistQuery.model_validate(values), {}
-    except ValidationError as error:
-        faults = {_field_of(item["loc"]): str(item["msg"]) for item in error.errors()}
-        sound = {name: value for name, value in values.items() if name not in faults}
-        try:
-            return WorklistQuery.model_validate(sound), faults
-        except ValidationError:
-            return WorklistQuery(), faults
-
-
-def _field_of(location: Sequence[int | str]) -> str:
-    return str(location[0]) if location else "address"
-
-
-def _address(asked: WorklistQuery, cursor: str | None) -> str:
-    """Return the address of another page of the same list."""
-    values = asked.model_dump(mode="json", exclude_defaults=True, exclude={"cursor"})
-    if cursor is not None:
-        values["cursor"] = cursor
-    return "/?" + urlencode(values, doseq=True)
+def _counts(gauges: Gauges) -> Mapping[str, int]:
+    """Return how many jobs are in each state, over all models."""
+    counted: defaultdict[str, int] = defaultdict(int)
+    for _, _, state, number in gauges.jobs:
+        counted[state] += number
+    return counted
 
 
 def _by_task(

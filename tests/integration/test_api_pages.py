@@ -193,6 +193,37 @@ def test_a_parked_delivery_shows_its_error_and_can_be_sent_again(here: Site) -> 
     assert f"/api/v1/deliveries/{delivery_id}/retry" in calls
 
 
+def test_the_queue_shows_what_failed_what_runs_and_what_was_not_delivered(here: Site) -> None:
+    study_id = here.add(rows.add_study)
+    series_id = here.add(rows.add_series, study_id=study_id)
+    jobs = {
+        state: here.add(
+            rows.add_job, study_id=study_id, series_id=series_id, state=state, message=message
+        )
+        for state, message in (
+            (JobState.FAILED, "the worker stopped"),
+            (JobState.IN_PROGRESS, ""),
+            (JobState.SCHEDULED, ""),
+        )
+    }
+    result_id = here.add(rows.add_result, study_id=study_id, job_id=jobs[JobState.FAILED])
+    here.add(
+        rows.add_delivery,
+        study_id=study_id,
+        result_id=result_id,
+        state=DeliveryState.PARKED,
+        delivered_at=None,
+        message="refused with 0xA900",
+    )
+    html = page(here, "/queue")
+    calls = {one["data-call"] for _, one in Elements(html).found if "data-call" in one}
+    assert f"/api/v1/jobs/{jobs[JobState.FAILED]}/retry" in calls
+    assert f"/api/v1/jobs/{jobs[JobState.IN_PROGRESS]}/cancel" in calls
+    assert f"/api/v1/jobs/{jobs[JobState.SCHEDULED]}/cancel" in calls
+    assert "the worker stopped" in html
+    assert "refused with 0xA900" in html
+
+
 @pytest.mark.parametrize("address", ["/studies/1.2.3", "/studies/not-a-uid", "/models/none"])
 def test_what_is_not_here_is_a_page_that_says_so(here: Site, address: str) -> None:
     assert "No such" in page(here, address, status=404)

@@ -35,8 +35,8 @@ const changed = new Set();
 function refresh() {
   changed.clear();
   showUpdates();
-  const target = page === "study" ? "#study" : "#rows";
-  const others = page === "study" ? "" : "#pager,#faults";
+  const target = page === "worklist" ? "#rows" : "#study";
+  const others = page === "worklist" ? "#pager,#faults" : "";
   const focused = document.activeElement?.closest?.("tr[data-uid]")?.dataset.uid;
   window.htmx
     .ajax("GET", location.pathname + location.search, {
