@@ -10,13 +10,15 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from pynetdicom.presentation import AllStoragePresentationContexts
+from pynetdicom.presentation import AllStoragePresentationContexts, StoragePresentationContexts
 
 from service.intake.pdus import AnsweredContext, ContextResult, ProposedContext
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
+# The second list adds retired classes, which old modalities and archives still send.
 STORAGE: Final = frozenset(
-    str(context.abstract_syntax) for context in AllStoragePresentationContexts
+    str(context.abstract_syntax)
+    for context in (*AllStoragePresentationContexts, *StoragePresentationContexts)
 )
 _LAST_CHOICES: Final = {str(ImplicitVRLittleEndian): 1, str(ExplicitVRBigEndian): 2}
 

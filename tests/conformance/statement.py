@@ -9,6 +9,7 @@ from pathlib import Path
 from pydicom.uid import UID
 
 from service.core.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from service.intake.commitment import COMMITMENT
 from service.intake.contexts import STORAGE, VERIFICATION, transfer_syntaxes
 from service.intake.statuses import Status
 from workers.results.context import SrClass
@@ -28,7 +29,8 @@ def tables() -> dict[str, str]:
             ],
         ),
         "sop classes received": _table(
-            ("SOP class", "UID"), sorted((UID(uid).name, uid) for uid in (VERIFICATION, *STORAGE))
+            ("SOP class", "UID"),
+            sorted((UID(uid).name, uid) for uid in (VERIFICATION, COMMITMENT, *STORAGE)),
         ),
         "transfer syntaxes received": _table(
             ("transfer syntax", "UID"),
