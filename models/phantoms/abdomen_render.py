@@ -43,7 +43,8 @@ class _Canvas:
     def share(self, distance: Array, edge_mm: float = 0.0) -> Array:
         """Return the share of each voxel inside a surface, from its signed distance."""
         width = max(edge_mm, self.grid.edge_mm)
-        return np.clip(np.float32(0.5) - distance * np.float32(1 / width), 0, 1)
+        filled: Array = np.clip(np.float32(0.5) - distance * np.float32(1 / width), 0, 1)
+        return filled
 
     def near(self, name: str, margin_mm: float = 6.0) -> bool:
         """Return whether a field comes close to this slab at all."""

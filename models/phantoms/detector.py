@@ -53,12 +53,13 @@ def _smoothed(values: Array, sigma_px: float, modules: ArrayModules) -> Array:
     small = modules.ndimage.gaussian_filter(small, sigma_px / factor, mode="nearest")
     down, across = (
         interpolation_matrix(
-            np.arange(n), start_mm=(factor - 1) / 2, step_mm=factor, count=n // factor
+            np.arange(float(n)), start_mm=(factor - 1) / 2, step_mm=factor, count=n // factor
         )
         for n in values.shape
     )
     one = np.ones((1, 1), np.float32)
-    return apply_separable(small[None], (one, down, across), modules)[0]
+    enlarged: Array = apply_separable(small[None], (one, down, across), modules)[0]
+    return enlarged
 
 
 def _white(rng: np.random.Generator, shape: tuple[int, ...], modules: ArrayModules) -> Array:

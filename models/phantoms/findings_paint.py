@@ -123,8 +123,8 @@ class ChestCanvas:
         build = self.thorax.build
         _, y, z = self.at
         if supine:
-            level = build.half_depth * 0.75 - height_mm * 0.35
-            share = np.clip(0.5 + (y - level) / 8, 0, 1) * np.clip(0.6 + (40 - z) / 120, 0, 1)
+            front = build.half_depth * 0.75 - height_mm * 0.35
+            share = np.clip(0.5 + (y - front) / 8, 0, 1) * np.clip(0.6 + (40 - z) / 120, 0, 1)
         else:
             dome = build.right_dome_z if side < 0 else build.left_dome_z
             # Fluid climbs at the chest wall: the meniscus.

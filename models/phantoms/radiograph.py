@@ -93,7 +93,8 @@ class Projector:
         z = ((rows - 1) / 2 - np.arange(rows)) * exposure.pixel_mm
         depths = grid.axis_mm(1)
         detector = depths[-1] + _GAP_MM if exposure.view == "AP" else depths[0] - _GAP_MM
-        across, down = [], []
+        across: list[Array] = []
+        down: list[Array] = []
         for depth in depths:
             shrink = 1 - abs(depth - detector) / exposure.distance_mm
             for matrices, at, axis in ((across, x, 0), (down, z, 2)):
