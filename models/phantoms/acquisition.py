@@ -65,7 +65,13 @@ class ScannerRange:
 
 SCANNERS: dict[Domain, ScannerRange] = {
     Domain.STANDARD: ScannerRange(
-        (1.0, 1.25, 1.5, 2.0, 2.5, 3.0), (0.62, 0.88), (0.85, 1.8), (0, 0.6), (12, 60), 0.7, (0.4, 1.0)
+        (1.0, 1.25, 1.5, 2.0, 2.5, 3.0),
+        (0.62, 0.88),
+        (0.85, 1.8),
+        (0, 0.6),
+        (12, 60),
+        0.7,
+        (0.4, 1.0),
     ),
     # Edge-enhancing or very smooth kernels, low dose, thick slices.
     Domain.SHIFTED: ScannerRange(
@@ -104,34 +110,76 @@ def ct_noise(
 
     In plane the spectrum is a ramp, from filtered back projection, under the kernel's fall-off.
     """
+    sides = (_fft_length(shape[1]), _fft_length(shape[2]))
+    white = _white(rng, (shape[0], *sides), protocol, modules)
+    spectrum = modules.fft.rfft2(white, axes=(1, 2))
+    spectrum *= modules.xp.asarray(_noise_response(sides, protocol))
+    noise = modules.fft.irfft2(spectrum, s=sides, axes=(1, 2))[:, : shape[1], : shape[2]]
+    unit: Array = noise * (1.0 / (float(noise.std()) + 1e-6))
+    return unit
+
+
+def _white(
+    rng: np.random.Generator,
+    shape: tuple[int, int, int],
+    protocol: Protocol,
+    modules: ArrayModules,
+) -> Array:
+    """Return white noise, correlated from slice to slice only, of unit deviation."""
     xp = modules.xp
-    rows, columns = (_fft_length(n) for n in shape[1:])
     generator = xp.random.default_rng(int(rng.integers(2**31))) if modules.on_gpu else rng
-    white = generator.standard_normal((shape[0], rows, columns), dtype=np.float32)
+    white: Array = generator.standard_normal(shape, dtype=np.float32)
     if protocol.slice_correlation > 0 and shape[0] > 1:
         sigma = protocol.slice_correlation * 0.6
         white = modules.ndimage.gaussian_filter1d(white, sigma, axis=0, mode="wrap", truncate=3)
-    response = xp.asarray(_response(rows, columns, protocol))
-    spectrum = modules.fft.rfft2(white, axes=(1, 2)) * response[None]
-    noise = modules.fft.irfft2(spectrum, s=(rows, columns), axes=(1, 2))
-    noise = noise[:, : shape[1], : shape[2]].astype(np.float32)
-    unit: Array = noise * (1.0 / (float(noise.std()) + 1e-6))
-    return unit
+        white *= 1.0 / float(white[: max(1, shape[0] // 4)].std())
+    return white
 
 
 def _fft_length(count: int) -> int:
     return int(NUMPY.fft.next_fast_len(count, real=True))
 
 
-def _response(rows: int, columns: int, protocol: Protocol) -> Array:
-    frequency = np.hypot(
-        np.fft.fftfreq(rows, protocol.pixel_mm)[:, None],
-        np.fft.rfftfreq(columns, protocol.pixel_mm)[None, :],
+def _frequency(sides: tuple[int, int], pixel_mm: float) -> Points:
+    """Return the distance from the origin of each coefficient of `rfft2`, in cycles per mm."""
+    return np.asarray(
+        np.hypot(
+            np.fft.fftfreq(sides[0], pixel_mm)[:, None],
+            np.fft.rfftfreq(sides[1], pixel_mm)[None, :],
+        )
     )
+
+
+def _noise_response(sides: tuple[int, int], protocol: Protocol) -> Array:
+    """Return the filter that turns white noise into CT noise of the same deviation."""
+    frequency = _frequency(sides, protocol.pixel_mm)
     sigma = protocol.blur_mm / _FWHM_PER_SIGMA
     fall_off = np.exp(-2 * (np.pi * sigma * frequency) ** 2)
     edges = 1 + protocol.sharpening * np.exp(-(((frequency - 0.45) / 0.25) ** 2))
-    return np.asarray(np.sqrt(frequency + 0.01) * fall_off * edges, np.float32)
+    response = np.sqrt(frequency + 0.01) * fall_off * edges
+    # The half spectrum stands for the whole one: all but its first and last column count twice.
+    weight = np.full(response.shape[1], 2.0)
+    weight[0] = 1.0
+    if sides[1] % 2 == 0:
+        weight[-1] = 1.0
+    power = (response**2 * weight).sum() / (sides[0] * sides[1])
+    return np.asarray(response / np.sqrt(power), np.float32)
+
+
+def _image_response(sides: tuple[int, int], protocol: Protocol) -> Array:
+    """Return the filter that blurs, and with a sharp kernel sharpens, an image."""
+    px = protocol.pixel_mm
+    frequency = _frequency(sides, px)
+
+    def gaussian(sigma_mm: float) -> Points:
+        return np.asarray(np.exp(-2 * (np.pi * sigma_mm * frequency) ** 2))
+
+    # Painting has blurred by about half a pixel already.
+    sigma = np.sqrt(max(protocol.blur_mm**2 - px**2 * 0.5, 0.05)) / _FWHM_PER_SIGMA
+    response = gaussian(sigma)
+    if protocol.sharpening > 0.05:
+        response = response * (1 + protocol.sharpening * (1 - gaussian(1.6 * sigma + 0.3 * px)))
+    return np.asarray(response, np.float32)
 
 
 @dataclass(frozen=True)
@@ -220,23 +268,20 @@ def degrade(
     hu: Array, rng: np.random.Generator, protocol: Protocol, *, modules: ArrayModules = NUMPY
 ) -> np.ndarray:
     """Blur, sharpen and add noise to painted slices; returns int16 Hounsfield units."""
-    xp, ndimage = modules.xp, modules.ndimage
-
-    def blurred(values: Array, sigma: float) -> Array:
-        for axis in (1, 2):
-            values = ndimage.gaussian_filter1d(values, sigma, axis=axis, mode="nearest", truncate=3)
-        return values
-
-    px = protocol.pixel_mm
-    sigma = np.sqrt(max(protocol.blur_mm**2 - px**2 * 0.5, 0.05)) / _FWHM_PER_SIGMA / px
-    hu = blurred(hu, sigma)
-    if protocol.sharpening > 0.05:
-        hu = hu + protocol.sharpening * (hu - blurred(hu, sigma * 1.6 + 0.3))
-    shape = (hu.shape[0], hu.shape[1], hu.shape[2])
-    aerated = xp.clip((-500 - hu) / 150, 0, 1) * protocol.grain_hu
-    hu = hu + protocol.noise_hu * ct_noise(rng, shape, protocol, modules=modules)
-    if protocol.grain_hu > 0:
-        grain = Protocol(pixel_mm=px, blur_mm=3.2, sharpening=0, slice_correlation=2.0)
-        hu = hu + aerated * ct_noise(rng, shape, grain, modules=modules)
-    rounded: np.ndarray = xp.clip(xp.rint(hu), LOWEST_HU, HIGHEST_HU).astype(np.int16)
+    xp, fft = modules.xp, modules.fft
+    rows, columns = hu.shape[1:]
+    sides = (_fft_length(rows), _fft_length(columns))
+    air = xp.clip((-500 - hu) / 150, 0, 1) if protocol.grain_hu > 0 else None
+    padding = ((0, 0), (0, sides[0] - rows), (0, sides[1] - columns))
+    spectrum = fft.rfft2(xp.pad(hu, padding, mode="edge"), axes=(1, 2))
+    spectrum *= xp.asarray(_image_response(sides, protocol))
+    white = fft.rfft2(_white(rng, (hu.shape[0], *sides), protocol, modules), axes=(1, 2))
+    spectrum += white * xp.asarray(protocol.noise_hu * _noise_response(sides, protocol))
+    image = fft.irfft2(spectrum, s=sides, axes=(1, 2))[:, :rows, :columns]
+    if air is not None:
+        # The lung's own texture: the same noise seen through a soft filter, in aerated lung only.
+        grain = Protocol(pixel_mm=protocol.pixel_mm, blur_mm=3.2, sharpening=0)
+        white *= xp.asarray(protocol.grain_hu * _noise_response(sides, grain))
+        image += air * fft.irfft2(white, s=sides, axes=(1, 2))[:, :rows, :columns]
+    rounded: np.ndarray = xp.clip(xp.rint(image), LOWEST_HU, HIGHEST_HU).astype(np.int16)
     return rounded
