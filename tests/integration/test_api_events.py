@@ -117,6 +117,13 @@ def test_a_header_that_never_ends_is_given_up(
         assert httpx.get(f"{url}/healthz").status_code == 200
 
 
+def test_small_answers_do_not_wait_for_acknowledgements(tmp_path: Path) -> None:
+    opened = server.listener(site_settings(tmp_path, http={"port": 0}).http)
+    with opened:
+        # What asyncio looks at before it switches Nagle's algorithm off.
+        assert opened.proto == socket.IPPROTO_TCP
+
+
 def test_a_port_that_is_taken_is_a_wrong_setting(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
