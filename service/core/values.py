@@ -47,8 +47,11 @@ class Values:
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """Return the values of a text element, split at the backslash and stripped."""
-        text = decoded(self.raw(tag), self._encodings)
-        return tuple(part.strip(" \0") for part in text.split("\\")) if text.strip(" \0") else ()
+        value = self.raw(tag).strip(b" \0")
+        if not value:
+            return ()
+        text = decoded(value, self._encodings)
+        return tuple(part.strip(" \0") for part in text.split("\\"))
 
     def text(self, tag: int) -> str:
         """Return the first value of a text element."""

@@ -93,6 +93,7 @@ class Association:
         self._calling_ae_title = ""
         self._reports: dict[int, Report] = {}  # by message id, until the peer confirms them
         self._message_ids = itertools.count(1)
+        self._stored = 0
 
     def run(self) -> None:
         """Serve until release, abort, fault, timeout or stop."""
@@ -131,6 +132,12 @@ class Association:
                 pass
         finally:
             self._host.leave()
+            log.info(
+                "association_ended",
+                address=self._address,
+                calling_ae_title=self._calling_ae_title,
+                instances=self._stored,
+            )
 
     def _association_request(self) -> AssociateRequest:
         kind, length = self._pdu_header()
@@ -199,8 +206,11 @@ class Association:
                 transfer_syntax_uid=context.transfer_syntax,
                 calling_ae_title=self._calling_ae_title,
             )
-            status = handlers.store(self._host.ingest, arrival, context.abstract_syntax, data)
-            return *status, None
+            status, reason = handlers.store(
+                self._host.ingest, arrival, context.abstract_syntax, data
+            )
+            self._stored += status == Status.SUCCESS
+            return status, reason, None
         if command.field == CommandField.N_ACTION and context.abstract_syntax == COMMITMENT:
             return handlers.commit(self._host.commitment, command, context.transfer_syntax, data)
         for _ in data:

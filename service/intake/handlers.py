@@ -45,7 +45,7 @@ def store(
         for part in data:
             reception.write(part)
         try:
-            outcome = reception.finish()
+            reception.finish()
         except OverreadError as error:
             log.warning(
                 "instance_refused",
@@ -58,12 +58,6 @@ def store(
         except Exception:  # the boundary: whatever happens, the sender gets an answer
             log.exception("instance_failed", sop_instance_uid=arrival.sop_instance_uid)
             return Status.PROCESSING_FAILURE, "INTERNAL"
-    log.debug(
-        "instance_stored",
-        kind=outcome.registration,
-        sop_instance_uid=outcome.sop_instance_uid,
-        study_instance_uid=outcome.study_instance_uid,
-    )
     return Status.SUCCESS, ""
 
 

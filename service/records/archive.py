@@ -7,6 +7,7 @@ text; the same instance with the same bytes has the same name, so writing it twi
 
 import errno
 import hashlib
+import itertools
 import os
 import shutil
 import time
@@ -111,6 +112,8 @@ class Archive:
         self.root = data_dir / "archive"
         self._incoming = data_dir / "incoming"
         self._min_free_bytes = min_free_bytes
+        self._names = itertools.count()
+        self._own = uuid4().hex  # no two processes, here or elsewhere, write the same file
 
     def prepare(self) -> None:
         """Make the folders and remove what an earlier process left half-written.
@@ -146,7 +149,7 @@ class Archive:
     def spool(self) -> Spool:
         """Open a file for an instance that is coming in, on the archive's own file system."""
         try:
-            return Spool(self._incoming / f"{os.getpid()}-{uuid4().hex}.part")
+            return Spool(self._incoming / f"{self._own}-{os.getpid()}-{next(self._names)}.part")
         except OSError as error:
             raise _disk_error(error) from error
 
