@@ -29,6 +29,7 @@ from service.records import heartbeats
 from service.records.archive import Archive
 from service.records.database import Records
 from service.records.heartbeats import Heartbeat
+from service.records.orphans import set_aside
 from service.records.schema import require_current_schema
 
 ROLE: Final = "receiver"
@@ -119,6 +120,7 @@ def run(settings: Settings, stop: Stop, *, on_ready: Callable[[int], None] | Non
     _prepare(work)
     listening = bind(settings.dicom)
     port = int(listening.getsockname()[1])
+    threading.Thread(target=_sweep, args=(work,), daemon=True).start()
     log.info("listening", host=settings.dicom.host, port=port, count=settings.dicom.processes)
     try:
         if settings.dicom.processes == 1:
@@ -136,6 +138,19 @@ def _prepare(work: _Work) -> None:
     records = Records(work.database_url, pool_size=1)
     try:
         require_current_schema(records)
+    finally:
+        records.close()
+
+
+def _sweep(work: _Work) -> None:
+    """Set aside files that an earlier process left without a row."""
+    records = Records(work.database_url, pool_size=1)
+    try:
+        count = set_aside(records, Archive(work.data_dir))
+        if count:
+            log.warning("orphans_set_aside", count=count)
+    except (OutOfResources, OSError) as error:  # the next start sweeps again
+        log.warning("sweep_failed", error=type(error).__name__)
     finally:
         records.close()
 

@@ -111,6 +111,7 @@ class Archive:
     def __init__(self, data_dir: Path, *, min_free_bytes: int = 0) -> None:
         self.root = data_dir / "archive"
         self._incoming = data_dir / "incoming"
+        self._aside = data_dir / "orphans"
         self._min_free_bytes = min_free_bytes
         self._names = itertools.count()
         self._own = uuid4().hex  # no two processes, here or elsewhere, write the same file
@@ -224,6 +225,12 @@ class Archive:
         """Return a file's bytes; raises as `open` does."""
         with self.open(path) as file:
             return file.read()
+
+    def set_aside(self, path: str) -> None:
+        """Move a file out of the archive, where nobody looks for it but a person."""
+        file = self.path_of(path)
+        self._aside.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        file.replace(self._aside / file.name)
 
     def delete(self, path: str) -> None:
         """Remove a file, and its folder when that is empty then; a missing file is fine."""
