@@ -11,12 +11,15 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.api.app import create_app
+from service.core.clock import SystemClock
 from service.core.errors import InvalidSettings
 from service.core.logs import get_logger
 from service.core.settings import HttpSettings, Settings
 from service.records.database import Records
+from service.records.heartbeats import beating
 from service.records.schema import require_current_schema
 
+ROLE: Final = "api"
 _BACKLOG: Final = 512
 _KEEP_ALIVE_S: Final = 30
 _HEADERS_WITHIN_S: Final = 15.0
@@ -92,7 +95,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
     records = Records(settings.database_url, pool_size=settings.database.pool_size)
     try:
         require_current_schema(records)
-        with listener(settings.http) as opened:
+        with listener(settings.http) as opened, beating(records, SystemClock(), ROLE):
             serve(settings, records, opened, stop)
     finally:
         records.close()

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import pytest
 
 from service.api import server
 from service.core.errors import InvalidSettings
-from service.records import events
+from service.records import events, heartbeats
 from service.records.database import Records
 from service.records.events import EventKind
 from service.records.migrations import migrate
 from tests.builders.http import served, site_settings
 from tests.builders.rows import NOW
+from tests.peers.process import wait_for
 
 
 @pytest.fixture
@@ -130,3 +131,27 @@ def test_a_port_that_is_taken_is_a_wrong_setting(tmp_path: Path) -> None:
         http = site_settings(tmp_path, http={"port": port}).http
         with pytest.raises(InvalidSettings, match=r"http\.port"):
             server.listener(http)
+
+
+def test_the_role_is_known_to_be_alive_and_stops_when_asked(
+    records: Records, database_url: str, tmp_path: Path, new_port: Callable[[], int]
+) -> None:
+    port = new_port()
+    database = {"url": database_url}
+    settings = site_settings(tmp_path, database=database, http={"port": port})
+    stop = threading.Event()
+    running = threading.Thread(target=server.run, args=(settings, stop))
+    running.start()
+    try:
+        wait_for(lambda: alive(records) == ["api"], limit_s=20)
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+    finally:
+        stop.set()
+        running.join(20)
+    assert not running.is_alive()
+    assert alive(records) == []
+
+
+def alive(records: Records) -> list[str]:
+    with records.reading() as connection:
+        return [beat.role for beat in heartbeats.seen_since(connection, NOW)]
