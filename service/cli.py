@@ -17,6 +17,7 @@ from service.core.settings import CONFIG_VARIABLE
 from service.core.signals import stop_on_signals
 from service.core.startup import DONE, FAILED, WRONG, settings_for
 
+viewer = typer.Typer(help="The OHIF viewer at /viewer.", no_args_is_help=True)
 app = typer.Typer(
     name="overread",
     help="Computer-aided detection for radiology. For research until a site has validated it.",
@@ -127,6 +128,35 @@ def demo(
     from service.demo import demonstrate  # noqa: PLC0415
 
     raise typer.Exit(demonstrate(exit_when_done=exit_when_done))
+
+
+@viewer.command()
+def install(
+    archive: Annotated[
+        Path | None, typer.Option(help="The package's archive, where there is no internet.")
+    ] = None,
+) -> None:
+    """Get OHIF from the npm registry, verified, for this data directory."""
+    settings = settings_for("viewer")
+    from rich.progress import Progress  # noqa: PLC0415
+
+    from service.web.viewer import installed_in  # noqa: PLC0415
+    from service.web.viewer_install import VERSION  # noqa: PLC0415
+    from service.web.viewer_install import install as run  # noqa: PLC0415
+
+    folder = installed_in(settings)
+    typer.echo(f"OHIF {VERSION} into {folder}")
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as shown:
+        task = shown.add_task("download", total=None)
+        run(
+            folder,
+            archive=archive,
+            progress=lambda done, whole: shown.update(task, completed=done, total=whole or None),
+        )
+    typer.echo("installed; restart `overread serve` or `overread api` to open it at /viewer")
+
+
+app.add_typer(viewer, name="viewer")
 
 
 def _add_installed_commands() -> None:

@@ -199,7 +199,6 @@ class Pages:
             results=results,
             steps=timeline.steps(detail, results),
             newest_event_id=newest_event_id,
-            has_viewer=self._settings.http.viewer_dir is not None,
         )
 
     def _page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
