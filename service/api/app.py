@@ -28,7 +28,7 @@ from service.core.clock import Clock, SystemClock
 from service.core.settings import Settings
 from service.dicomweb import routes as dicomweb
 from service.records.database import Records
-from service.web import pages
+from service.web import pages, viewer
 
 _ROOMS: Final = (
     worklist,
@@ -80,6 +80,7 @@ def create_app(
     ):
         app.include_router(router)
     app.mount("/static", pages.Assets())
+    viewer.mount(app, settings, records)
     # The last one added is the outermost: what the gate answers is measured too.
     app.add_middleware(Gate, settings=settings.http)
     app.add_middleware(Measured, http=HttpMetrics(registry))
