@@ -27,9 +27,7 @@ def received(data: bytes):
     meta = read_file_meta(data)
     encoding = Encoding.of(meta.transfer_syntax_uid)
     elements = walk(data, encoding, start=meta.length)
-    return read_instance(
-        data, encoding, elements, transfer_syntax_uid=meta.transfer_syntax_uid
-    )
+    return read_instance(data, encoding, elements, transfer_syntax_uid=meta.transfer_syntax_uid)
 
 
 def by_pydicom(data: bytes, header):
@@ -134,8 +132,6 @@ def test_study_attributes_are_read():
     assert (study.patient_id, study.patient_name) == ("P-1", "Tester^Ada")
     assert (study.accession_number, study.study_date) == ("A7", "20260102")
     assert study.study_description == "Thorax"
-
-
 
 
 def test_garbled_numbers_become_none():
