@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 from models.training.nodule_batches import normalised
+from models.training.nodule_matching import matches, merged
 from models.training.nodule_networks import DETECTOR_STRIDE
 from models.training.nodule_scans import LabelledScan
 
-MERGE_DISTANCE_MM = 5.0
 REDUCTION_VOXELS = 32
 _SIDE_MULTIPLE = 16
 
@@ -39,16 +39,6 @@ def find_candidates(
     return merged(rows)
 
 
-def merged(rows: np.ndarray) -> np.ndarray:
-    """Drop candidates that a likelier one covers: within 5 mm of it, or within its radius."""
-    kept: list[int] = []
-    for i, row in enumerate(rows):
-        away = np.linalg.norm(rows[kept, :3] - row[:3], axis=1)
-        if (away >= np.maximum(MERGE_DISTANCE_MM, rows[kept, 3] / 2)).all():
-            kept.append(i)
-    return rows[kept]
-
-
 def crops_around(voxels: Tensor, centres: np.ndarray, side: int) -> Tensor:
     """Return cubes of `side` voxels at whole-voxel positions, int16, air outside the scan."""
     half = side // 2
@@ -73,21 +63,6 @@ def reduction_logits(network: nn.Module, voxels: Tensor, rows: np.ndarray) -> np
         return np.zeros(0, np.float32)
     found: np.ndarray = network(normalised(cubes.float())[:, None])[:, 0].float().cpu().numpy()
     return found
-
-
-def matches(rows: np.ndarray, nodules: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tell for each candidate whether it hits a counted nodule, and whether it is to be skipped.
-
-    A candidate hits when its centre lies within the nodule's radius; one that only hits what does
-    not count (`LabelledScan.nodules` with 0 at the end) is skipped.
-    """
-    if not len(rows) or not len(nodules):
-        return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-    away = np.linalg.norm(rows[:, None, :3] - nodules[None, :, :3], axis=2)
-    counted = nodules[:, 4] > 0
-    hits = ((away < nodules[:, 3] / 2) & counted).any(1)
-    reach = np.maximum(nodules[:, 3], 5.0) / 2
-    return hits, ((away < reach) & ~counted).any(1) & ~hits
 
 
 def labelled_crops(detector: nn.Module, scan: LabelledScan, side: int) -> tuple[Tensor, np.ndarray]:

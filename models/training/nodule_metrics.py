@@ -16,7 +16,7 @@ import numpy as np
 from scipy import optimize
 
 from models.phantoms.seeds import Split, split_of
-from models.training.nodule_candidates import matches, merged
+from models.training.nodule_matching import matches, merged
 from workers.evaluation.calibration import expected_calibration_error, reliability, sigmoid
 from workers.evaluation.froc import (
     RATES,

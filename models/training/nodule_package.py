@@ -3,8 +3,10 @@
 ``python -m models.training.nodule_package --run DIR [--package models/lung_nodule_detection]``
 
 Exports the four networks to ONNX, measures, and writes ``manifest.toml`` and ``metrics.json``; the
-card, the changes and the golden case are kept by hand (``python -m workers.golden`` makes the
-latter and prints its section, which is carried over from the manifest that was there).
+card and the changes are kept by hand. The golden case is made by `models.training.nodule_golden`;
+its section is carried over from the manifest that was there. ``real.json`` and ``inserted.json`` of
+`models.training.nodule_real` and `models.training.nodule_insertion` join the metrics if they lie
+in DIR.
 """
 
 import argparse
@@ -112,7 +114,10 @@ def main() -> None:
         for role in _OUTPUTS
     }
     report = measure(read_scans(chosen.run / "candidates.json"))
-    report["run"] = json.loads((chosen.run / "run.json").read_text())
+    # What was trained; and, where they were run, real series and nodules inserted into one.
+    for name in ("run", "real", "inserted"):
+        if (chosen.run / f"{name}.json").exists():
+            report[name] = json.loads((chosen.run / f"{name}.json").read_text())
     (chosen.package / "metrics.json").write_text(json.dumps(report, indent=1) + "\n")
     write_manifest(chosen.package, digests, report)
 
