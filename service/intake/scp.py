@@ -5,6 +5,7 @@ bounded by number and time, so that port scanners and slow peers lock nobody out
 happen in the connection's own thread.
 """
 
+import contextlib
 import contextvars
 import socket
 import ssl
@@ -108,6 +109,7 @@ class Listener:
         self._places = places
         self._tls = tls_context(settings.tls) if settings.tls.enabled else None
         self._threads: set[threading.Thread] = set()
+        self._hellos: dict[threading.Thread, socket.socket] = {}  # not admitted, oldest first
         self._lock = threading.Lock()
         self.stopping = threading.Event()
         self._host = Host(
@@ -143,7 +145,7 @@ class Listener:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _take(self, connection: socket.socket, address: str) -> None:
-        if len(self._threads) >= MAX_CONNECTIONS:
+        if len(self._threads) >= MAX_CONNECTIONS and not self._make_room():
             connection.close()
             return
         context = contextvars.copy_context()  # what every log line of this process carries
@@ -152,14 +154,31 @@ class Listener:
         )
         with self._lock:
             self._threads.add(thread)
+            self._hellos[thread] = connection
         thread.start()
+
+    def _make_room(self) -> bool:
+        """Cut off who has been connected longest without an association: good peers are quick."""
+        with self._lock:
+            waiting = next(iter(self._hellos), None)
+            if waiting is None:
+                return False
+            connection = self._hellos.pop(waiting)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        return True
 
     def _serve(self, connection: socket.socket, address: str) -> None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
                 connection.settimeout(HELLO_S)
-                connection = self._tls.wrap_socket(connection, server_side=True)
+                connection = self._tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+                with self._lock:
+                    self._hellos[threading.current_thread()] = connection
+                connection.do_handshake()
             Association(Wire(connection), self._host, address).run()
         except OSError as error:  # a TLS handshake that failed, or a peer gone before it began
             log.warning("connection_failed", address=address, error=type(error).__name__)
@@ -167,12 +186,15 @@ class Listener:
             _close(connection)
             with self._lock:
                 self._threads.discard(threading.current_thread())
+                self._hellos.pop(threading.current_thread(), None)
 
     def _admit(self, request: AssociateRequest, address: str) -> tuple[int, int, int] | None:
         if not self._guests.admits(request.calling_ae_title, address):
             return 1, 1, 3  # calling AE title not recognized
         if not self._places.take():
             return 2, 3, 2  # local limit exceeded
+        with self._lock:
+            self._hellos.pop(threading.current_thread(), None)
         return None
 
 

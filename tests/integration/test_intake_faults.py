@@ -17,6 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from service.intake.scp import MAX_CONNECTIONS
 from tests.builders.dicom import ct_series
 from tests.peers.process import wait_for
 from tests.peers.receiver import Receiver
@@ -80,6 +81,12 @@ def connected(port: int, count: int, sent: bytes = b"") -> Iterator[list[socket.
 )
 def test_connections_that_never_associate_lock_nobody_out(receiver, sent):
     with connected(receiver.port, 40, sent):
+        assert echo(receiver.port)
+        assert store(receiver.port, *ct_series(slices=1)) == [SUCCESS]
+
+
+def test_more_silent_connections_than_there_is_room_for_lock_nobody_out(receiver):
+    with connected(receiver.port, MAX_CONNECTIONS + 30):
         assert echo(receiver.port)
         assert store(receiver.port, *ct_series(slices=1)) == [SUCCESS]
 
