@@ -182,6 +182,8 @@ class Listener:
             Association(Wire(connection), self._host, address).run()
         except OSError as error:  # a TLS handshake that failed, or a peer gone before it began
             log.warning("connection_failed", address=address, error=type(error).__name__)
+        except Exception:  # the boundary: a fault of ours must not end in silence
+            log.exception("association_failed", address=address)
         finally:
             _close(connection)
             with self._lock:
