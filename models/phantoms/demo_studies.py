@@ -21,7 +21,7 @@ _CT_COLUMNS = 320
 _ABDOMEN_PIXEL_MM = 1.1
 _RADIOGRAPH_SHAPE = (1024, 1024)
 _CHEST_PATIENT = 0
-_RADIOGRAPH_PATIENT = 1
+_RADIOGRAPH_PATIENT = 2
 _ABDOMEN_PATIENT = 2
 
 
@@ -66,8 +66,8 @@ def _radiographs(folder: Path) -> tuple[str, list[str]]:
     description = Description(
         identity=f"radiograph/{seed}",
         patient_name=f"Phantom^Radiograph{seed}",
-        patient_id=f"PHANTOM-{seed}",
-        accession_number=f"SYN{seed}",
+        patient_id=f"PHANTOM-XR-{seed}",
+        accession_number=f"SYNXR{seed}",
         study_description="XR CHEST",
         series_description="CHEST FRONTAL",
         series_number=1,
@@ -89,8 +89,8 @@ def _abdomen_ct(folder: Path) -> tuple[str, list[str]]:
     description = Description(
         identity=f"abdomen/{seed}",
         patient_name=f"Phantom^Abdomen{seed}",
-        patient_id=f"PHANTOM-{seed}",
-        accession_number=f"SYN{seed}",
+        patient_id=f"PHANTOM-AB-{seed}",
+        accession_number=f"SYNAB{seed}",
         study_description="CT ABDOMEN",
         series_description="ABDOMEN PORTAL VENOUS",
         body_part="ABDOMEN",

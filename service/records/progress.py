@@ -14,6 +14,9 @@ from service.records import events
 from service.records.events import EventKind
 from service.records.tables import findings, jobs, studies
 
+# Above 30 mm a lung lesion is a mass (Fleischner Society's glossary).
+_FULL_SIZE_MM = 30.0
+
 
 def refresh(connection: Connection, study_id: int, *, at: datetime) -> StudyState:
     """Work out state and urgency anew, write them, and tell when the state changed."""
@@ -54,7 +57,7 @@ def study_state(connection: Connection, study_id: int, *, complete: bool) -> Stu
 
 
 def _urgency(connection: Connection, study_id: int) -> tuple[float, str]:
-    """Return the highest probability of a present finding, and the finding in words."""
+    """Return how soon the study should be read, and the finding that says so, in words."""
     query = (
         select(findings.c.content)
         .join_from(findings, jobs)
@@ -66,13 +69,24 @@ def _urgency(connection: Connection, study_id: int) -> tuple[float, str]:
             jobs.c.state == JobState.COMPLETED,
         )
         .order_by(findings.c.probability.desc(), findings.c.rank)
-        .limit(1)
     )
-    content = connection.execute(query).scalar()
-    if content is None:
+    present = [Finding.model_validate(content) for content in connection.execute(query).scalars()]
+    if not present:
         return 0.0, ""
-    finding = Finding.model_validate(content)
-    return finding.probability, in_words(finding)
+    most_urgent = max(present, key=urgency_of)
+    return urgency_of(most_urgent), in_words(most_urgent)
+
+
+def urgency_of(finding: Finding) -> float:
+    """Return the urgency of a present finding, 0 to 1: its probability, less for small lesions.
+
+    A lesion whose long axis is below 30 mm counts for less, down to half for the smallest, so that
+    a certain speck does not come before a probable mass. Findings without a size count in full.
+    """
+    size_mm = finding.measured("long_axis")
+    if size_mm is None:
+        return finding.probability
+    return finding.probability * (0.5 + 0.5 * min(1.0, size_mm / _FULL_SIZE_MM))
 
 
 def in_words(finding: Finding) -> str:

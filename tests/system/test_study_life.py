@@ -67,7 +67,8 @@ def test_results_stand_beside_the_images_and_on_the_worklist(
     assert item["study_instance_uid"] == study.study_instance_uid
     assert item["tasks"][0]["state"] == "COMPLETED"
     assert item["tasks"][0]["findings_count"] == 2
-    assert item["urgency"] == pytest.approx(max(f["probability"] for f in present))
+    assert 0.5 < item["urgency"] < max(f["probability"] for f in present)
+    assert item["urgency_reason"].startswith("Nodule 1")
     delivered = wait_for(
         lambda: [
             entry["state"]
