@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from models.phantoms.abdomen import make_abdomen
 from models.phantoms.abdomen_lesions import make_liver_disease
@@ -42,32 +43,53 @@ def radiograph(seed: int, domain: Domain, modules: ArrayModules) -> Iterator[Sam
 
 
 def abdomen(seed: int, domain: Domain, modules: ArrayModules) -> Iterator[Sample]:
-    """Yield the features of one patient's scan, as JSON; they look at voxels of 4 mm."""
+    """Yield the features of a part of one patient's scan, as JSON.
+
+    They look at voxels of 4 mm. Between a third and all of the height is kept, because real scans
+    start and end anywhere.
+    """
     patient = make_abdomen(seed, domain)
     protocol = draw_abdomen_protocol(np.random.default_rng([seed, 104]), domain, thickness_mm=5.0)
     protocol = replace(protocol, pixel_mm=2.0)
     scan = scan_abdomen(patient, make_liver_disease(patient), protocol, modules=modules)
+    rng = np.random.default_rng([seed, 305])
+    count = int(len(scan.hu) * rng.uniform(0.33, 1))
+    first = int(rng.integers(0, len(scan.hu) - count + 1))
     affine = np.diag([*scan.grid.spacing_mm, 1.0])
     affine[:3, 3] = scan.grid.origin_mm
-    yield (np.array(json.dumps(volume_features(scan.hu, affine))),)
+    features = volume_features(scan.hu[first : first + count], affine)
+    yield (np.array(json.dumps(features)),)
 
 
-def distribution(rows: list[Row], names: tuple[str, ...]) -> dict[str, object]:
+def distribution(
+    rows: list[Row], names: tuple[str, ...], *, allowance: tuple[float, ...] | None = None
+) -> dict[str, object]:
     """Return mean, inverse covariance and threshold for a manifest.
 
-    The threshold is 1.25 times the distance that one training image in 200 exceeds.
+    Parameters
+    ----------
+    allowance
+        Standard deviation, by feature, that is added to the training set's own: by how much real
+        patients vary more than synthetic ones are made to.
+
+    Returns
+    -------
+    dict
+        The threshold is the distance that one image in a thousand of a normal distribution
+        exceeds, or 1.25 times the one that one training image in 200 does, if that is more.
     """
     values = np.array([[row[name] for name in names] for row in rows])
     mean = values.mean(0)
-    covariance = np.cov(values.T) + 1e-4 * np.diag(values.var(0))
-    inverse = np.linalg.inv(covariance)
+    extra = np.square(allowance) if allowance else 1e-4 * values.var(0)
+    inverse = np.linalg.inv(np.cov(values.T) + np.diag(extra))
     away = values - mean
     distances = np.sqrt(np.einsum("ni,ij,nj->n", away, inverse, away))
+    normal = float(np.sqrt(stats.chi2.ppf(0.999, len(names))))
     return {
         "features": list(names),
         "mean": [float(f"{v:.6g}") for v in mean],
         "inverse_covariance": [[float(f"{v:.6g}") for v in line] for line in inverse],
-        "threshold": round(1.25 * float(np.quantile(distances, 0.995)), 2),
+        "threshold": round(max(normal, 1.25 * float(np.quantile(distances, 0.995))), 2),
     }
 
 

@@ -72,8 +72,8 @@ def _fixed(metrics: dict[str, Any], digest_of_network: str) -> list[str]:
                 ),
                 "not_for": "Diagnosis, triage, children, lateral views, images of images.",
                 "limitations": (
-                    "Trained on synthetic patients alone; what it does on real patients is"
-                    " unknown. See card.md."
+                    "Trained on synthetic patients alone; on real radiographs it is barely better"
+                    " than chance. See card.md."
                 ),
             },
         ),
