@@ -1,10 +1,4 @@
-"""A synthetic chest patient: anatomy, vessels, airways, bones, nodules and look-alikes from a seed.
-
->>> from models.phantoms.seeds import Split, seed_of
->>> patient = Thorax(seed_of(Split.UNIT, 0))
->>> patient.lesions == Thorax(seed_of(Split.UNIT, 0)).lesions or len(patient.lesions) >= 0
-True
-"""
+"""A synthetic chest patient: anatomy, vessels, bones, nodules and look-alikes from a seed."""
 
 from dataclasses import dataclass
 
