@@ -25,12 +25,13 @@ _MEDIA_TYPES: Final = MappingProxyType(
 )
 _INLINE_SCRIPT: Final = re.compile(rb"<script>.*?</script>", re.DOTALL)
 _ADDRESS: Final = re.compile(rb'((?:href|src|content)=")/(?!/)')
-_PUBLIC_PATH: Final = re.compile(rb'(\b\w\.p ?= ?)"/"')
+_PUBLIC_PATH: Final = re.compile(rb'((?:__webpack_require__|\b\w)\.p ?= ?)"/"')
 _CSS_ADDRESS: Final = re.compile(rb"url\(/(?!/)")
-# Workers and WebAssembly decode; libraries write styles of their own. Nothing from outside.
+# Workers and WebAssembly decode, ndarray (of OHIF 3.12) compiles the code that reads segmentations,
+# libraries write styles of their own. Nothing from outside.
 HEADERS: Final = MappingProxyType(
     {
-        "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; "
+        "Content-Security-Policy": "default-src 'none'; script-src 'self' 'unsafe-eval'; "
         "worker-src 'self' blob:; style-src 'self' 'unsafe-inline'; font-src 'self' data:; "
         "img-src 'self' data: blob:; connect-src 'self' data: blob:; manifest-src 'self'; "
         "base-uri 'none'; frame-ancestors 'none'",

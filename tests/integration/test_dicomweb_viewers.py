@@ -16,7 +16,7 @@ from tests.peers.browser import SCRIPTS, Browser
 from workers.results.writer import write_results
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow, pytest.mark.timeout(400)]
-LIMIT_S = 240
+WAIT_S = 100  # for each of three steps; WebGL in software is slow on a busy machine
 
 
 @contextmanager
@@ -42,14 +42,16 @@ def test_ohif_draws_the_segmentation(browser: Browser, ohif_dist: Path, tmp_path
     with study_on_site(tmp_path, ohif_dist) as (url, image):
         seen = browser.run(
             SCRIPTS / "ohif_overlay.mjs",
-            limit_s=LIMIT_S + 60,
+            limit_s=3 * WAIT_S,
+            wait_s=WAIT_S,
             url=f"{url}/viewer/viewer?StudyInstanceUIDs={image.StudyInstanceUID}",
             picture=picture(tmp_path, "ohif.png"),
         )
     assert len(seen["segments"]) == 2
     assert seen["lit"] > 10_000
     assert seen["coloured"] > 200
-    assert seen["requests"] == []
+    # OHIF itself gives up requests for frames that it does not want any more.
+    assert [line for line in seen["requests"] if not line.endswith("ERR_ABORTED")] == []
 
 
 def test_the_built_in_viewer_draws_the_segmentation(browser: Browser, tmp_path: Path) -> None:

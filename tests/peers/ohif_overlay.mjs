@@ -1,8 +1,8 @@
 // Opens a study in OHIF, puts its segmentation on the images, and reports what is drawn.
 import { withPage } from './browser.mjs';
 
-await withPage(async (page, { url, picture, limit_s: limit }, seen) => {
-  const timeout = limit * 1000;
+await withPage(async (page, { url, picture, wait_s: wait }, seen) => {
+  const timeout = wait * 1000;
   await page.addInitScript(() => localStorage.setItem('shownTours', '["basicViewerTour"]'));
   await page.goto(url, { waitUntil: 'domcontentloaded', timeout });
   await page.waitForFunction(() => {
