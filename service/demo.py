@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from models.phantoms.demo_studies import DEMO_STUDIES, DemoStudy, write_study
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from models.phantoms.demo_studies import DEMO_STUDIES, DemoStudy, write_study
 from service.core.errors import OverreadError, PeerUnavailable
+from service.core.logs import configure_logs
 from service.core.signals import stop_on_signals
 from service.demo_pacs import DemoPacs, faults
 from service.processes import Child, ProcessTree
@@ -65,6 +66,7 @@ class StudyOutcome:
 def demonstrate(*, exit_when_done: bool) -> int:
     """Run the demo; return 0 only when every study's results came back and passed their checks."""
     console = Console()
+    configure_logs(role="demo", form="console", level="warning")
     stop = stop_on_signals()
     with tempfile.TemporaryDirectory(prefix="overread-demo-") as folder:
         data_dir = Path(folder)

@@ -19,9 +19,10 @@ Stage = Callable[[str], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Analysed:
-    """An analysis and the frames that its masks and maps lie on."""
+    """An analysis, the image it was made of, and the frames that its masks and maps lie on."""
 
     analysis: Analysis
+    image: Volume | Radiograph
     frames: tuple[SourceFrame, ...]
 
 
@@ -55,7 +56,7 @@ def analyse(
             operating_point=operating_point,
         )
     frames = (image.frame,) if isinstance(image, Radiograph) else image.frames
-    return Analysed(analysis, frames)
+    return Analysed(analysis, image, frames)
 
 
 def _read(model: LoadedModel, sources: Sequence[SourceInstance]) -> Volume | Radiograph:

@@ -147,7 +147,13 @@ def _complete(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
     )
     with watch.stage("results"):
         stored = write_analysed(
-            context.archive, held, model, analysed, header, station=_station(context)
+            context.archive,
+            held,
+            model,
+            analysed,
+            header,
+            station=_station(context),
+            with_picture=any(_destinations(context, held, "sc")),
         )
     outcome = Outcome(
         JobState.COMPLETED,

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import numpy as np
+
 from service.core.elements import Encoding, walk
 from service.core.errors import OverreadError
 from service.core.part10 import header_only, read_file_meta
@@ -16,7 +18,12 @@ from service.records.studies import ReceivedInstance
 from workers.analysis import Analysed
 from workers.models import LoadedModel
 from workers.results.context import Equipment, ModelIdentity, ResultContext, WrittenResult
+from workers.results.rendering import Display
 from workers.results.writer import write_refusal, write_results
+from workers.volume.radiograph import Radiograph
+from workers.volume.series import Volume
+
+_RADIOGRAPH_PERCENTILES = (1.0, 99.0)
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,11 @@ def write_analysed(
     header: bytes,
     *,
     station: str,
+    with_picture: bool,
 ) -> list[StoredObject]:
-    """Write an analysis as DICOM objects and store them; `station` names the installation.
+    """Write an analysis as DICOM objects and store them.
+
+    `station` names the installation; `with_picture` adds a Secondary Capture of the findings.
 
     Raises
     ------
@@ -44,7 +54,10 @@ def write_analysed(
         When an object does not pass its own checks; nothing may leave then.
     """
     written = write_results(
-        _context(held, model, header, station), analysed.analysis, analysed.frames
+        _context(held, model, header, station),
+        analysed.analysis,
+        analysed.frames,
+        display=_display(analysed.image) if with_picture else None,
     )
     return [_store(archive, item) for item in written]
 
@@ -67,6 +80,14 @@ def write_refused(
         message=refusal.message,
     )
     return [_store(archive, report)]
+
+
+def _display(image: Volume | Radiograph) -> Display | None:
+    """Return the pixels to draw on, on the source frames; a resampled volume has none."""
+    if isinstance(image, Radiograph):
+        low, high = np.percentile(image.pixels, _RADIOGRAPH_PERCENTILES)
+        return Display(image.map_on_source(image.pixels)[None], window=(float(low), float(high)))
+    return None if image.is_resampled else Display(image.voxels)
 
 
 def _context(held: Claim, model: LoadedModel, header: bytes, station: str) -> ResultContext:

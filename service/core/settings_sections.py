@@ -150,6 +150,21 @@ class Destination(Section):
     objects: tuple[ObjectKind, ...] = ("sr", "seg")
     rules: tuple[Condition, ...] = ()
 
+    @field_validator("objects")
+    @classmethod
+    def _written(cls, value: tuple[ObjectKind, ...]) -> tuple[ObjectKind, ...]:
+        missing = sorted(set(value) & {"gsps", "pdf"})
+        if missing:
+            raise ValueError(f"sr, seg or sc; {' and '.join(missing)} are not written yet")
+        return value
+
+    @field_validator("storage_commitment")
+    @classmethod
+    def _asked_for(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("false; results do not ask for storage commitment yet")
+        return value
+
     @field_validator("ae_title")
     @classmethod
     def _ae_title(cls, value: str | None) -> str | None:

@@ -16,6 +16,7 @@ from tests.peers.overread import Overread
 from tests.peers.pacs import Behaviour, PlayingPacs
 from tests.peers.process import wait_for
 
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
@@ -166,3 +167,20 @@ def test_what_the_pacs_refuses_for_good_waits_for_a_person(
     for item in parked:
         installed.post(f"/deliveries/{item['id']}/retry")
     assert len(pacs.wait_for_instances(2)) == 2
+
+
+def test_a_destination_that_shows_no_overlays_gets_a_picture(
+    tmp_path: Path, pacs: PlayingPacs, study: SmallStudy
+) -> None:
+    ball_package(tmp_path / "models")
+    peer = {**destination(pacs)[0], "objects": ["sc"]}
+    with Overread(
+        tmp_path / "overread", models__dir=tmp_path / "models", destinations=[peer]
+    ) as overread:
+        overread.send(study.files)
+        (picture,) = pacs.wait_for_instances(1)
+    dataset = picture.read()
+    assert dataset.SOPClassUID == SECONDARY_CAPTURE
+    assert (dataset.PhotometricInterpretation, dataset.BurnedInAnnotation) == ("RGB", "YES")
+    colours = dataset.pixel_array.reshape(-1, 3)
+    assert (colours.max(axis=1) != colours.min(axis=1)).any(), "no outline in colour"
