@@ -1,12 +1,14 @@
 """Calibrate the nodule detector on validation scans and measure it on unseen ones.
 
-``python -m models.training.nodule_metrics --candidates DIR/candidates.json --out metrics.json``
+``python -m models.training.nodule_metrics --candidates FILE --out metrics.json``
 
-Reads what `models.training.nodule_detection` found in scans of unseen synthetic patients; every
-figure can be made again from that file.
+FILE is what `models.training.nodule_detection` found in scans of unseen synthetic patients, or the
+package's ``candidates.json.gz``, which keeps what the decoding looks at.
+All figures follow from it.
 """
 
 import argparse
+import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,7 +77,9 @@ def shipped(rows: np.ndarray) -> np.ndarray:
 
 
 def read_scans(path: Path) -> list[MeasuredScan]:
-    """Read the file of candidates."""
+    """Read a file of candidates, compressed or not."""
+    content = path.read_bytes()
+    rows = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     return [
         MeasuredScan(
             split=split_of(row["seed"]),
@@ -89,8 +93,19 @@ def read_scans(path: Path) -> list[MeasuredScan]:
             malignancy=tuple(row["malignancy"]["likelihood"]),
             malignancy_logit=tuple(row["malignancy"]["logit"]),
         )
-        for row in json.loads(path.read_text())
+        for row in rows
     ]
+
+
+def write_compact(source: Path, target: Path) -> None:
+    """Keep, compressed, only the candidates that the decoding looks at, to two decimals."""
+    rows = json.loads(source.read_text())
+    for row in rows:
+        row.pop("split", None)
+        found = shipped(np.array(row["candidates"], float).reshape(-1, 6))
+        row["candidates"] = found.round(2).tolist()
+    text = json.dumps(rows, separators=(",", ":"))
+    target.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
 def labelled(scans: Sequence[MeasuredScan]) -> tuple[np.ndarray, np.ndarray]:

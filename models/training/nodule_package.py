@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from models.training.exporting import Export, export_network
-from models.training.nodule_metrics import POINTS, measure, read_scans
+from models.training.nodule_metrics import POINTS, measure, read_scans, write_compact
 from models.training.nodule_networks import CropClassifier, NoduleDetector, NoduleSegmenter
 
 _TEMPLATE = Path(__file__).with_name("nodule_manifest.toml")
@@ -113,7 +113,9 @@ def main() -> None:
         role: hashlib.sha256((chosen.package / f"{role}.onnx").read_bytes()).hexdigest()
         for role in _OUTPUTS
     }
-    report = measure(read_scans(chosen.run / "candidates.json"))
+    compact = chosen.package / "candidates.json.gz"
+    write_compact(chosen.run / "candidates.json", compact)
+    report = measure(read_scans(compact))
     # What was trained; and, where they were run, real series and nodules inserted into one.
     for name in ("run", "real", "inserted"):
         if (chosen.run / f"{name}.json").exists():
