@@ -6,10 +6,10 @@ DICOM PS3.3 C.8.20 (Segmentation), C.10.7.1.1 (encoding of CIELab values).
 """
 
 import io
-from collections import defaultdict
+import threading
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -20,9 +20,11 @@ from service.core.errors import OverreadError
 from service.dicomweb.dicom_json import DataSetJson, of_file
 from service.dicomweb.pixels import FrameReader
 from service.records.archive import Archive
-from service.records.dicomweb import StoredInstance
+from service.records.database import Records
+from service.records.dicomweb import StoredInstance, header_bytes_of, instances_of
 
 SEGMENTATION: Final = "1.2.840.10008.5.1.4.1.1.66.4"
+_KEPT: Final = 64  # segmentations
 _FILL_ALPHA: Final = 70
 _EDGE_ALPHA: Final = 255
 _COLOURS: Final = ((255, 176, 59), (86, 204, 242), (111, 207, 151), (235, 87, 87), (187, 107, 217))
@@ -39,16 +41,49 @@ class Drawn:
 
 
 # (SOP Instance UID, frame number) of the image to what was drawn on it
-Drawings = Mapping[tuple[str, int], Sequence[Drawn]]
+Drawing = Mapping[tuple[str, int], Sequence[Drawn]]
 
 
-def drawings_of(header: bytes) -> Drawings:
+class Drawings:
+    """What each segmentation of a study draws; read once, kept for the next frame."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, str], Drawing] = OrderedDict()
+
+    def on(
+        self, study_instance_uid: str, sop_instance_uid: str, frame_number: int
+    ) -> Sequence[tuple[StoredInstance, Sequence[Drawn]]]:
+        """Return what is drawn on a frame, by segmentation."""
+        with self._records.reading() as connection:
+            segmentations = instances_of(
+                connection, study_instance_uid=study_instance_uid, sop_class_uid=SEGMENTATION
+            )
+            known = {one.key: self._known(one) for one in segmentations}
+            unread = [one.row_id for one in segmentations if known[one.key] is None]
+            headers = header_bytes_of(connection, unread)
+        found = []
+        for one in segmentations:
+            drawing = known[one.key] or self._keep(one, drawing_of(headers[one.row_id]))
+            if drawn := drawing.get((sop_instance_uid, frame_number)):
+                found.append((one, drawn))
+        return found
+
+    def _known(self, one: StoredInstance) -> Drawing | None:
+        with self._lock:
+            return self._kept.get(one.key)
+
+    def _keep(self, one: StoredInstance, drawing: Drawing) -> Drawing:
+        with self._lock:
+            self._kept[one.key] = drawing
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return drawing
+
+
+def drawing_of(header: bytes) -> Drawing:
     """Return what a segmentation draws where, from its header."""
-    return _drawings(header)
-
-
-@lru_cache(maxsize=64)
-def _drawings(header: bytes) -> Drawings:
     data_set = of_file(header, str)
     colours = {
         _first(segment, "00620004", 0): _colour(segment, index)

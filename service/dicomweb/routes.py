@@ -36,7 +36,6 @@ from service.records.dicomweb import (
     Level,
     StoredInstance,
     find,
-    header_bytes_of,
 )
 
 PREFIX: Final = "/dicom-web"
@@ -113,6 +112,7 @@ class Retrieval:
 
     def __init__(self, wado: Wado) -> None:
         self._wado = wado
+        self._drawings = overlays.Drawings(wado.records)
 
     def files(
         self, request: Request, study: str, series: str | None = None, instance: str | None = None
@@ -201,23 +201,8 @@ class Retrieval:
         """Retrieve what the study's segmentations draw on a frame, as a transparent picture."""
         (one,) = self._wado.instances(study, series, instance)
         (number,) = numbers(frame, 1)
-        segmentations = [
-            each
-            for each in self._wado.instances(study, None, None)
-            if each.header.sop_class_uid == overlays.SEGMENTATION
-        ]
-        with self._wado.records.reading() as connection:
-            headers = header_bytes_of(connection, [each.row_id for each in segmentations])
-        drawn = [
-            (
-                each,
-                overlays.drawings_of(headers[each.row_id]).get(
-                    (one.header.sop_instance_uid, number), ()
-                ),
-            )
-            for each in segmentations
-        ]
-        body = overlays.overlay(self._wado.archive, [pair for pair in drawn if pair[1]])
+        drawn = self._drawings.on(study, one.header.sop_instance_uid, number)
+        body = overlays.overlay(self._wado.archive, drawn)
         return Response(body, media_type="image/png")
 
     def _frames(self, one: StoredInstance, wanted: Sequence[int], header: str) -> Response:

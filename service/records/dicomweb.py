@@ -189,6 +189,7 @@ def instances_of(
     study_instance_uid: str,
     series_instance_uid: str | None = None,
     sop_instance_uid: str | None = None,
+    sop_class_uid: str | None = None,
 ) -> Sequence[StoredInstance]:
     """Return the instances of a study, of a series of it, or the one; empty where there is none."""
     query = (
@@ -200,6 +201,8 @@ def instances_of(
         query = query.where(series.c.series_instance_uid == series_instance_uid)
     if sop_instance_uid is not None:
         query = query.where(instances.c.sop_instance_uid == sop_instance_uid)
+    if sop_class_uid is not None:
+        query = query.where(instances.c.sop_class_uid == sop_class_uid)
     return [_stored(row) for row in connection.execute(query)]
 
 
