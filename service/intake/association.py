@@ -233,8 +233,10 @@ class Association:
         self._send(context, report.encoded(context.transfer_syntax), is_command=False)
 
     def _confirmed(self, command: Command, context: AnsweredContext) -> None:
-        if self._reports.pop(command.message_id, None) is None:
+        if command.message_id not in self._reports:
             raise PeerFault("an answer to nothing")
+        if command.status == Status.SUCCESS:  # else it is told again when the association is over
+            del self._reports[command.message_id]
         if command.has_data_set:
             for _ in self._data_set(context.id):
                 pass

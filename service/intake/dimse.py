@@ -27,7 +27,8 @@ class CommandField(IntEnum):
 class Command:
     """A request; UIDs are empty where the peer left them out.
 
-    In the answer to an event report of ours, ``message_id`` is that of the report.
+    In the answer to an event report of ours, ``message_id`` is that of the report, and ``status``
+    says whether the peer took it.
     """
 
     field: int
@@ -36,6 +37,7 @@ class Command:
     sop_instance_uid: str
     has_data_set: bool
     action_type: int = 0
+    status: int = 0
 
 
 def decode_command(data: bytes) -> Command:
@@ -63,6 +65,7 @@ def decode_command(data: bytes) -> Command:
         sop_instance_uid=_uid(values.get(0x1000) or values.get(0x1001, b"")),
         has_data_set=_number(values, 0x0800) != NO_DATA_SET,
         action_type=_number(values, 0x1008) or 0,
+        status=_number(values, 0x0900) or 0,
     )
 
 

@@ -29,6 +29,7 @@ from service.intake.wire import Wire
 MAX_CONNECTIONS: Final = 200  # of one process, associated or not
 BACKLOG: Final = 128
 STOP_S: Final = 20.0
+LINGER_S: Final = 2.0  # for the peer to close the connection once the association is over
 _ACCEPT_TICK_S: Final = 0.25
 
 log: Final = get_logger()
@@ -252,14 +253,12 @@ def tls_context(tls: DicomTls) -> ssl.SSLContext:
 
 
 def _close(connection: socket.socket) -> None:
-    # What the peer still sends is read for a moment: closing with unread bytes resets the
-    # connection, and the peer would lose the answer that is on its way to it.
-    try:
-        connection.shutdown(socket.SHUT_WR)
-        connection.settimeout(1.0)
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end and connection.recv(1 << 16):
-            pass
-    except OSError:
-        pass
+    # The peer closes first (PS3.8 section 9.2, Sta13): a peer that finds the connection closed
+    # before it has looked at a rejection or an abort never learns the reason.
+    with contextlib.suppress(OSError):
+        end = time.monotonic() + LINGER_S
+        while (left := end - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not connection.recv(1 << 16):
+                break
     connection.close()
