@@ -155,7 +155,7 @@ class Retrieval:
         """Retrieve a big value by its path of tags and items."""
         (one,) = self._wado.instances(study, series, instance)
         if path.upper() == "7FE00010" and one.header.rows and not is_native(one):
-            every = range(1, one.header.number_of_frames + 1)
+            every = range(1, min(one.header.number_of_frames, _FRAMES_LIMIT) + 1)
             return self._frames(one, every, _accept(request))
         taken = choose(_accept(request), [OCTETS])
         value = self._wado.bulk_data(one, path)
@@ -214,9 +214,12 @@ class Retrieval:
                     frame = reader.stored(number) if as_stored else reader.native(number)
                     yield Part({"Content-Type": content_type}, [frame])
 
+        if len(wanted) > 1:  # pixel data that break off are told by a status, before any frame
+            with FrameReader(self._wado.archive, one) as reader:
+                reader.stored(max(wanted))
         name = content_type.partition(";")[0]
         made = parts()
-        first = next(made)  # what is wrong with the first frame is told by a status
+        first = next(made)
         if not taken.multipart and taken.name != "*/*" and len(wanted) == 1:
             return Response(b"".join(first.body), headers={"Content-Type": content_type})
         if len(wanted) == 1:

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from service.core.elements import PIXEL_DATA, Element, Encoding, items, walk
-from service.core.errors import InvalidRequest, NotFound
+from service.core.errors import InvalidRequest, NotFound, RefusedInstance
 from service.core.identifiers import is_uid
 from service.core.multipart import Part
 from service.core.part10 import MAX_HEADER_ELEMENT_BYTES, read_file_meta
@@ -228,16 +228,23 @@ class _Mapped:
 
     def at(self, path: Sequence[str]) -> Element:
         """Return the element that a path leads to."""
-        elements = self.elements
         if len(path) > _PATH_LIMIT:
             raise _no_bulk_data()
+        elements = self.elements
         for tag, number in zip(path[::2], path[1::2], strict=False):
-            found = list(items(self.buffer, self._encoding, _named(elements, tag)))
-            index = int(number) if number.isascii() and number.isdigit() else 0
-            if not 1 <= index <= len(found):
-                raise _no_bulk_data()
-            elements = found[index - 1]
+            elements = self._item(_named(elements, tag), number)
         return _named(elements, path[-1])
+
+    def _item(self, sequence: Element, number: str) -> list[Element]:
+        # Items of a sequence whose VR is UN are implicit, as when the metadata were written.
+        encoding = Encoding(implicit=True) if sequence.vr == "UN" else self._encoding
+        try:
+            found = list(items(self.buffer, encoding, sequence))
+        except RefusedInstance:  # no sequence at all
+            raise _no_bulk_data() from None
+        if not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= len(found)):
+            raise _no_bulk_data()
+        return found[int(number[:9]) - 1]
 
 
 def _named(elements: Sequence[Element], tag: str) -> Element:

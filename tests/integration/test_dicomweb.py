@@ -182,6 +182,17 @@ def test_instances_come_as_stored_or_in_explicit_little_endian(web: Web) -> None
     assert pydicom.dcmread(io.BytesIO(single.content)).PixelData == stored.PixelData
 
 
+def test_pixel_data_that_break_off_are_told_before_any_frame(web: Web) -> None:
+    (stored,) = new_series(slices=1, transfer_syntax_uid=JPEG2000Lossless)
+    stored.NumberOfFrames = 100_000_000
+    web.store([stored])
+    answer = web.get(f"{path_of(stored)}/bulkdata/7FE00010")
+    assert (answer.status_code, answer.json()["reason"]) == (409, "PIXEL_DATA")
+    plain = web.get(path_of(stored), "application/dicom")
+    assert plain.status_code == 406
+    assert web.get(f"{path_of(stored)}/bulkdata/00080018/1/00080018").status_code == 404
+
+
 def parts(answer: httpx.Response) -> list[bytes]:
     """Split a multipart answer as simply as can be."""
     boundary = answer.headers["content-type"].rpartition("boundary=")[2].encode()
