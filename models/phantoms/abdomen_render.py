@@ -3,14 +3,20 @@
 Labels: 0 elsewhere, 1 liver, 2 and up the lesions in their order.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from models.phantoms.abdomen import Abdomen
 from models.phantoms.abdomen_lesions import FattyArea, Lesion, LesionKind, LiverDisease
-from models.phantoms.geometry import NUMPY, Array, ArrayModules, Grid, Points, apply_separable
+from models.phantoms.geometry import (
+    NUMPY,
+    Array,
+    ArrayModules,
+    Grid,
+    Points,
+    Window,
+    apply_separable,
+)
 from models.phantoms.shapes import draw_tubes, ellipsoid
 
 Labels = NDArray[np.uint8]
@@ -20,25 +26,27 @@ FIRST_LESION = 2
 _SLAB_VOXELS = 3_000_000  # keeps the slab's dozen of temporaries inside the processor's reach
 
 
-@dataclass
 class _Canvas:
-    """One slab while it is painted."""
+    """A part of one slab while it is painted; `values` is a view that painting changes."""
 
-    abdomen: Abdomen
-    grid: Grid
-    modules: ArrayModules
-    values: Array
-    matrices: tuple[Array, Array, Array]
-
-    def __post_init__(self) -> None:
-        self.at = self.grid.coordinates(self.modules)
-        self.texture = self.field("texture")
-        self.fine = self.field("texture_fine")
+    def __init__(
+        self,
+        abdomen: Abdomen,
+        grid: Grid,
+        values: Array,
+        modules: ArrayModules,
+        textures: tuple[Array, Array] | None = None,
+    ) -> None:
+        self.abdomen, self.grid, self.values, self.modules = abdomen, grid, values, modules
+        self._matrices = abdomen.lattice.matrices(grid)
+        self.at = grid.coordinates(modules)
+        both = textures or (self.field("texture"), self.field("texture_fine"))
+        self.texture, self.fine = both
 
     def field(self, name: str) -> Array:
-        """Return a lattice field on this slab."""
+        """Return a lattice field on this part."""
         field = self.abdomen.fields[name]
-        return apply_separable(field, self.matrices, self.modules)
+        return apply_separable(field, self._matrices, self.modules)
 
     def share(self, distance: Array, edge_mm: float = 0.0) -> Array:
         """Return the share of each voxel inside a surface, from its signed distance."""
@@ -46,21 +54,43 @@ class _Canvas:
         filled: Array = np.clip(np.float32(0.5) - distance * np.float32(1 / width), 0, 1)
         return filled
 
-    def near(self, name: str, margin_mm: float = 6.0) -> bool:
-        """Return whether a field comes close to this slab at all."""
-        rows = [np.flatnonzero(m.any(0)) for m in self.matrices]
-        box = tuple(slice(int(r[0]), int(r[-1]) + 1) for r in rows)
-        return bool(self.abdomen.fields[name][box].min() < margin_mm)
-
     def put(self, share: Array, value: Array | float) -> None:
         """Blend a tissue over what is there."""
         self.values += share * (value - self.values)
+
+    def part(self, window: Window) -> "_Canvas":
+        """Return the canvas of one window of this one; painting it paints this one."""
+        textures = (self.texture[window], self.fine[window])
+        grid = self.grid.part(window)
+        return _Canvas(self.abdomen, grid, self.values[window], self.modules, textures)
+
+    def window_of(self, name: str, margin_mm: float = 10.0) -> Window | None:
+        """Return the window in which an organ, widened, lies; None where it does not reach."""
+        points = self.abdomen.lattice.points(self.abdomen.fields[name] < margin_mm)
+        if not len(points):
+            return None
+        step = self.abdomen.lattice.step_mm
+        return self.grid.window(points.min(0) - step, points.max(0) + step)
+
+    def organ(self, name: str, margin_mm: float = 10.0) -> "_Canvas | None":
+        """Return the part of this canvas that holds an organ; None where it does not reach."""
+        window = self.window_of(name, margin_mm)
+        return None if window is None else self.part(window)
 
     def tubes(self, tubes: Points) -> Array:
         """Return the share of each voxel filled by tubes."""
         share: Array = self.modules.xp.zeros(self.grid.shape, dtype=np.float32)
         draw_tubes(share, self.grid, tubes, modules=self.modules)
         return share
+
+    def put_tubes(self, tubes: Points, tissue: tuple[float, float]) -> None:
+        """Blend tubes over what is there, of an attenuation and a coarseness in HU."""
+        reach = tubes[:, 6:8].max() + 2 * self.grid.edge_mm
+        ends = np.concatenate([tubes[:, 0:3], tubes[:, 3:6]])
+        window = self.grid.window(ends.min(0) - reach, ends.max(0) + reach)
+        if window is not None:
+            part = self.part(window)
+            part.put(part.tubes(tubes), tissue[0] + tissue[1] * part.fine)
 
 
 def _thinner(tubes: Points, by_mm: float) -> Points:
@@ -81,15 +111,14 @@ def _paint_bowel(canvas: _Canvas) -> None:
     bowel = canvas.abdomen.bowel
     if not len(bowel.tubes):
         return
-    wall = canvas.abdomen.attenuation_hu["bowel"]
-    canvas.put(canvas.tubes(bowel.tubes), wall + 8 * canvas.fine)
+    canvas.put_tubes(bowel.tubes, (canvas.abdomen.attenuation_hu["bowel"], 8.0))
     for content in np.unique(bowel.content_hu):
         inside = _thinner(bowel.tubes[bowel.content_hu == content], 2.5)
-        canvas.put(canvas.tubes(inside), float(content) + 18 * canvas.fine)
+        canvas.put_tubes(inside, (float(content), 18.0))
 
 
-def _paint_kidneys(canvas: _Canvas, disease: LiverDisease) -> None:
-    if not canvas.near("kidney", 24.0):
+def _paint_kidneys(canvas: _Canvas | None, disease: LiverDisease) -> None:
+    if canvas is None:
         return
     cortex_hu = canvas.abdomen.attenuation_hu["kidney"]
     kidney = canvas.field("kidney")
@@ -99,28 +128,33 @@ def _paint_kidneys(canvas: _Canvas, disease: LiverDisease) -> None:
     for centre, radius in disease.renal_cysts:
         place = (float(centre[0]), float(centre[1]), float(centre[2]))
         ball = ellipsoid(canvas.at, place, (radius,) * 3, modules=canvas.modules)
-        outside_liver = canvas.share(-canvas.field("liver"))
-        canvas.put(canvas.share(ball) * outside_liver, 8.0)
+        canvas.put(canvas.share(ball) * canvas.share(-canvas.field("liver")), 8.0)
+
+
+def _paint_stomach(canvas: _Canvas | None) -> None:
+    if canvas is None:
+        return
+    stomach = canvas.field("stomach")
+    canvas.put(canvas.share(stomach), canvas.abdomen.attenuation_hu["bowel"])
+    lumen = canvas.share(stomach + 4)
+    canvas.put(lumen, canvas.abdomen.stomach_hu + 22 * canvas.fine)
+    # Supine patients: gas rises to the front, below a level of fluid.
+    gas = np.clip(0.5 + (canvas.abdomen.gas_level_y_mm - canvas.at[1]) * 0.5, 0, 1)
+    canvas.put(lumen * gas, -940.0)
 
 
 def _paint_organs(canvas: _Canvas) -> None:
     hu = canvas.abdomen.attenuation_hu
-    if canvas.near("pancreas"):
-        canvas.put(canvas.share(canvas.field("pancreas"), 1.7), hu["pancreas"] + 8 * canvas.fine)
-    if canvas.near("stomach"):
-        stomach = canvas.field("stomach")
-        canvas.put(canvas.share(stomach), hu["bowel"])
-        lumen = canvas.share(stomach + 4)
-        canvas.put(lumen, canvas.abdomen.stomach_hu + 22 * canvas.fine)
-        # Supine patients: gas rises to the front, below a level of fluid.
-        gas = np.clip(0.5 + (canvas.abdomen.gas_level_y_mm - canvas.at[1]) * 0.5, 0, 1)
-        canvas.put(lumen * gas, -940.0)
-    if canvas.near("spleen"):
-        canvas.put(canvas.share(canvas.field("spleen")), hu["spleen"] + 2.5 * canvas.texture)
-    for name, value in (("cava", hu["hepatic"] * 0.9), ("aorta", hu["aorta"])):
-        canvas.put(canvas.share(canvas.field(name)), value)
-    if canvas.near("portal"):
-        canvas.put(canvas.share(canvas.field("portal")), hu["portal"])
+    if (pancreas := canvas.organ("pancreas")) is not None:
+        tissue = hu["pancreas"] + 8 * pancreas.fine
+        pancreas.put(pancreas.share(pancreas.field("pancreas"), 1.7), tissue)
+    _paint_stomach(canvas.organ("stomach"))
+    if (spleen := canvas.organ("spleen")) is not None:
+        spleen.put(spleen.share(spleen.field("spleen")), hu["spleen"] + 2.5 * spleen.texture)
+    vessels = (("cava", hu["hepatic"] * 0.9), ("aorta", hu["aorta"]), ("portal", hu["portal"]))
+    for name, value in vessels:
+        if (vessel := canvas.organ(name)) is not None:
+            vessel.put(vessel.share(vessel.field(name)), value)
 
 
 def _fatty_area(canvas: _Canvas, tissue: Array, area: FattyArea) -> None:
@@ -171,9 +205,11 @@ def _lesion_tissue(
     return surface, tissue
 
 
-def _paint_liver(canvas: _Canvas, disease: LiverDisease, labels: Labels) -> None:
-    if not canvas.near("liver"):
+def _paint_liver(slab: _Canvas, disease: LiverDisease, labels: Labels) -> None:
+    place = slab.window_of("liver")
+    if place is None:
         return
+    canvas, labels = slab.part(place), labels[place]
     liver = canvas.field("liver")
     inside = canvas.share(liver)
     canvas.put(inside, _liver_tissue(canvas, disease))
@@ -191,7 +227,9 @@ def _paint_liver(canvas: _Canvas, disease: LiverDisease, labels: Labels) -> None
         labels[window][(surface < 0) & (liver[window] < 0)] = FIRST_LESION + number
 
 
-def _paint_spine(canvas: _Canvas) -> None:
+def _paint_spine(canvas: _Canvas | None) -> None:
+    if canvas is None:
+        return
     abdomen, s = canvas.abdomen, canvas.abdomen.scale
     radius, pitch = abdomen.spine_radius_mm, 30 * s
     x, y, z = canvas.at
@@ -217,14 +255,16 @@ def _paint_spine(canvas: _Canvas) -> None:
 def _paint_slab(canvas: _Canvas, disease: LiverDisease, labels: Labels) -> None:
     _paint_wall(canvas)
     _paint_bowel(canvas)
-    _paint_kidneys(canvas, disease)
+    # Cysts grow out of the kidneys, by at most 18 mm.
+    _paint_kidneys(canvas.organ("kidney", 30.0), disease)
     _paint_organs(canvas)
     _paint_liver(canvas, disease, labels)
-    if canvas.near("gallbladder"):
-        canvas.put(canvas.share(canvas.field("gallbladder")), 12.0)
-    if canvas.near("lung"):
-        canvas.put(canvas.share(canvas.field("lung")), -850 + 25 * canvas.texture)
-    _paint_spine(canvas)
+    if (gallbladder := canvas.organ("gallbladder")) is not None:
+        gallbladder.put(gallbladder.share(gallbladder.field("gallbladder")), 12.0)
+    if (lung := canvas.organ("lung")) is not None:
+        lung.put(lung.share(lung.field("lung")), -850 + 25 * lung.texture)
+    # The vertebral processes reach this far beyond the bodies.
+    _paint_spine(canvas.organ("spine", 60.0))
     canvas.put(canvas.tubes(canvas.abdomen.ribs), 900.0)
     canvas.put(canvas.tubes(_thinner(canvas.abdomen.ribs, 1.6)), 230.0)
     body = canvas.share(canvas.field("body"))
@@ -245,7 +285,6 @@ def render_abdomen(
     for start in range(0, slices, step):
         window = (slice(start, min(slices, start + step)), slice(0, rows), slice(0, columns))
         part = grid.part(window)
-        matrices = abdomen.lattice.matrices(part)
-        canvas = _Canvas(abdomen, part, modules, values[window], matrices)
+        canvas = _Canvas(abdomen, part, values[window], modules)
         _paint_slab(canvas, disease, labels[window])
     return values, labels

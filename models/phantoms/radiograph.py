@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from models.phantoms.findings import Finding, draw_chest_disease, draw_chest_options
 from models.phantoms.findings_paint import ChestCanvas
-from models.phantoms.geometry import NUMPY, Array, ArrayModules, Grid, Points, interpolation_matrix
+from models.phantoms.geometry import (
+    NUMPY,
+    Array,
+    ArrayModules,
+    Grid,
+    Points,
+    apply_separable,
+    interpolation_matrix,
+)
 from models.phantoms.painting import render_thorax
 from models.phantoms.seeds import Domain
 from models.phantoms.thorax import Thorax
@@ -24,6 +32,7 @@ View = Literal["PA", "AP"]
 _WATER_PER_MM = 0.0190  # attenuation of water for a chest tube's mean energy, about 70 keV
 _BONE_EXCESS = 0.95  # photoelectric absorption above that of equally dense water
 _GAP_MM = 40.0  # from the skin to the detector
+_RAYS_PER_VOXEL = 0.55  # rays further apart than this many voxels would lose detail
 # Along a ray, less of a finding than this leaves no shadow that a reader could point at.
 _LEAST_DEPTH_MM = {
     Finding.NODULE_MASS: 3.0,
@@ -84,13 +93,20 @@ def attenuation_per_mm(hu: Array) -> Array:
 class Projector:
     """Integrates volumes on one grid along the rays of one exposure.
 
-    The divergence of the rays is kept, their obliquity (under 10 % of length) is not.
+    The divergence of the rays is kept, their obliquity (under 10 % of length) is not. Detectors
+    much finer than the voxels are served by fewer rays and smooth interpolation between them.
     """
 
     def __init__(self, grid: Grid, exposure: Exposure, modules: ArrayModules = NUMPY) -> None:
-        rows, columns = exposure.shape
-        x = (np.arange(columns) - (columns - 1) / 2) * exposure.pixel_mm
-        z = ((rows - 1) / 2 - np.arange(rows)) * exposure.pixel_mm
+        self._modules = modules
+        factor = max(1, int(grid.spacing_mm[0] * _RAYS_PER_VOXEL / exposure.pixel_mm))
+        rows, columns = (-(-n // factor) for n in exposure.shape)
+        pixel_mm = exposure.pixel_mm * factor
+        self._enlarge = _enlarging((rows, columns), exposure.shape, factor) if factor > 1 else None
+        # Coarse rays stand in the middle of the pixels that they serve.
+        shift = (factor - 1) / 2 * exposure.pixel_mm
+        x = np.arange(columns) * pixel_mm + shift - (exposure.shape[1] - 1) / 2 * exposure.pixel_mm
+        z = (exposure.shape[0] - 1) / 2 * exposure.pixel_mm - np.arange(rows) * pixel_mm - shift
         depths = grid.axis_mm(1)
         detector = depths[-1] + _GAP_MM if exposure.view == "AP" else depths[0] - _GAP_MM
         across: list[Array] = []
@@ -116,7 +132,25 @@ class Projector:
         planes = self._xp.matmul(self._down, volume.transpose(1, 0, 2))
         depth, rows, width = planes.shape
         path: Array = planes.transpose(1, 0, 2).reshape(rows, depth * width) @ self._across
+        if self._enlarge is not None:
+            one = np.ones((1, 1), np.float32)
+            path = apply_separable(path[None], (one, *self._enlarge), self._modules)[0]
         return path * np.float32(self._step_mm)
+
+
+def _enlarging(coarse: tuple[int, int], fine: tuple[int, int], factor: int) -> tuple[Array, Array]:
+    """Return the matrices that enlarge rows and columns smoothly by `factor`."""
+    down, across = (
+        interpolation_matrix(
+            np.arange(float(wanted)),
+            start_mm=(factor - 1) / 2,
+            step_mm=factor,
+            count=count,
+            kernel="cubic",
+        )
+        for count, wanted in zip(coarse, fine, strict=True)
+    )
+    return down, across
 
 
 def make_chest_patient(seed: int, domain: Domain = Domain.STANDARD) -> Thorax:
