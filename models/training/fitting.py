@@ -64,14 +64,8 @@ def fit(
 ) -> nn.Module:
     """Train until the time is over and return the network with averaged weights, in eval mode.
 
-    Parameters
-    ----------
-    loss_of
-        Draws a batch and returns its losses; their sum is minimised.
-    state_folder
-        Where the state is kept; a state found there is continued.
-    between
-        Called after each step, to make new training data.
+    `loss_of` draws a batch and returns its losses, whose sum is minimised. A state found in
+    `state_folder` is continued. `between` is called after each step, to make new training data.
     """
     device = next(network.parameters()).device
     optimiser = torch.optim.AdamW(
@@ -93,13 +87,13 @@ def fit(
         optimiser.step()
         average.update(network)
         losses.append([part.detach() for part in parts])
-        if between:
-            between(average.steps)
         if average.steps in (1, 10) or average.steps % schedule.report_every == 0:
             _report(name, (average.steps, spent), losses)
             losses.clear()
-            if state and average.steps % (5 * schedule.report_every) == 0:
-                _save(state, (network, optimiser, average), spent)
+        if state and average.steps % (5 * schedule.report_every) == 0:
+            _save(state, (network, optimiser, average), spent)
+        if between:
+            between(average.steps)
     if state:
         _save(state, (network, optimiser, average), spent)
     print(f"{name}: {average.steps} steps", flush=True)
