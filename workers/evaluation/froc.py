@@ -131,7 +131,7 @@ def evaluate(
     curve = froc(outcomes)
     sensitivities = curve.at()
     rng = np.random.default_rng(seed)
-    drawn = []
+    drawn: list[Floats] = []
     while len(drawn) < resamples:
         sample = [outcomes[i] for i in rng.integers(len(outcomes), size=len(outcomes))]
         if any(len(o.nodule_scores) for o in sample):
