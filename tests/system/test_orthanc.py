@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from tests.builders.outside import shared_data
 from tests.builders.studies import SmallStudy, ball_package, chest_study
 from tests.peers.orthanc import STABLE_AGE_S, Orthanc
 from tests.peers.overread import Overread
 from tests.peers.process import wait_for
 from tests.peers.tools import Dciodvfy, Dcmtk
 
-pytestmark = [pytest.mark.slow, pytest.mark.peers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.peers, pytest.mark.timeout(600)]
+
+SHIPPED_MODELS = Path(__file__).parents[2] / "models"
 
 
 @pytest.fixture(params=["SQLite, embedded Redis", "PostgreSQL, Redis"])
@@ -107,3 +110,34 @@ def test_dcmtk_talks_to_the_listener(hospital: Overread, dcmtk: Dcmtk, tmp_path:
     dcmtk("echoscu", "-aec", "OVERREAD", *peer)
     dcmtk("storescu", "-aec", "OVERREAD", *peer, *study.files)
     assert hospital.wait_finished(study.study_instance_uid) == "ANALYSED"
+
+
+def test_real_series_are_analysed_or_refused_with_the_reason(
+    tmp_path: Path, orthanc: Orthanc, dciodvfy: Dciodvfy
+) -> None:
+    chest = sorted(shared_data("ct/lidc_partial/LIDC-IDRI-0001").glob("*.dcm"))
+    radiograph = shared_data("cxr/nih_dx_1024.dcm")
+    with installation(tmp_path, orthanc, SHIPPED_MODELS) as overread:
+        for file in (*chest, radiograph):
+            orthanc.upload(file)
+        report = kept(orthanc, orthanc.wait_for_instances(Modality="SR", limit_s=300)[0], tmp_path)
+        orthanc.wait_for_instances(Modality="SEG", limit_s=60)
+        assert dciodvfy(report).errors == ()
+        chest_uid = str(dcmread(chest[0]).StudyInstanceUID)
+        sizes = [size_of(finding) for finding in overread.present(chest_uid)]
+        assert max(sizes) > 15  # a spiculated nodule of 23 mm by its four readers
+        # Modality DX, but stored as what it is not: a secondary capture.
+        radiograph_uid = str(dcmread(radiograph).StudyInstanceUID)
+        assert overread.wait_finished(radiograph_uid) == "NOT_ANALYSED"
+        tasks = {
+            task["model"]: task["reason"]
+            for item in overread.get("/worklist")["items"]
+            for task in item["tasks"]
+            if item["study_instance_uid"] == radiograph_uid
+        }
+        assert tasks["chest_xray"] == "SECONDARY_CAPTURE"
+
+
+def size_of(finding: Any) -> float:
+    sizes = {item["name"]: item["value"] for item in finding["measurements"]}
+    return float(sizes.get("long_axis", 0.0))
