@@ -1,0 +1,80 @@
+"""The figures that cards and manifests state are those that were measured."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from models.phantoms.findings import Finding
+
+MODELS = Path(__file__).parents[3] / "models"
+CHEST, LESION = MODELS / "chest_xray", MODELS / "lesion_segmentation"
+
+
+def manifest(folder: Path):
+    return tomllib.loads((folder / "manifest.toml").read_text())
+
+
+def metrics(folder: Path):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def card(folder: Path) -> str:
+    return (folder / "card.md").read_text()
+
+
+@pytest.mark.parametrize("folder", [CHEST, LESION], ids=lambda folder: folder.name)
+def test_network_is_at_most_fifteen_megabytes(folder):
+    assert (folder / "model.onnx").stat().st_size <= 15_000_000
+
+
+def test_chest_classes_are_the_findings_in_the_networks_order():
+    assert [c["name"] for c in manifest(CHEST)["classes"]] == [f.value for f in Finding]
+
+
+def test_chest_calibration_and_thresholds_are_the_fitted_ones():
+    stated, measured = manifest(CHEST), metrics(CHEST)
+    assert stated["calibration"]["classes"] == measured["calibration"]
+    assert stated["operating_points"][0]["classes"] == measured["thresholds"]
+    assert stated["calibration"]["ece"] == measured["sets"]["test"]["ece"]
+
+
+@pytest.mark.parametrize("finding", list(Finding))
+def test_chest_card_states_the_measured_areas(finding):
+    words = {"nodule_mass": "nodule or mass", "pleural_effusion": "pleural effusion"}
+    name = words.get(finding.value, finding.value)
+    row = re.search(rf"^\| {name} \| (\S+) \(\S+\) \| (\S+) \(", card(CHEST), re.MULTILINE)
+    assert row, name
+    for text, split in zip(row.groups(), ("test", "shift"), strict=True):
+        area = metrics(CHEST)["sets"][split]["findings"][finding.value]["auroc"]
+        assert float(text) == pytest.approx(area, abs=6e-4)
+
+
+def test_lesion_threshold_and_calibration_are_the_fitted_ones():
+    stated, measured = manifest(LESION), metrics(LESION)
+    assert stated["decoding"]["lesion_threshold"] == measured["lesion_threshold"]
+    assert stated["calibration"]["classes"]["lesion"] == measured["calibration"]
+
+
+def test_lesion_card_states_the_measured_dice():
+    stated = r"^\| Dice of each lesion of 10 mm and more .*?\| (\S+) \("
+    row = re.search(stated, card(LESION), re.MULTILINE)
+    assert row
+    dice = metrics(LESION)["sets"]["test"]["lesions"]["10_mm_and_up"]["dice"]
+    assert float(row.group(1)) == pytest.approx(dice, abs=6e-4)
+
+
+@pytest.mark.parametrize("folder", [CHEST, LESION], ids=lambda folder: folder.name)
+def test_sets_measured_on_never_meet_the_training_seeds(folder):
+    for measured in metrics(folder)["sets"].values():
+        first, last = measured["seeds"]
+        assert first >= 2_000_000
+        assert last >= first
+
+
+@pytest.mark.parametrize("folder", [CHEST, LESION], ids=lambda folder: folder.name)
+def test_card_says_that_it_is_not_for_clinical_use(folder):
+    assert "Not for clinical use" in card(folder)
+    assert "synthetic" in card(folder)
