@@ -123,29 +123,33 @@ def _rounded(value: float) -> float:
 
 
 def _thresholds(probability: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return thresholds fitted on validation: present, and indeterminate below it."""
-    present = at_specificity(probability, labels, _SPECIFICITY).threshold
-    keep = np.quantile(probability[labels], 1 - _INDETERMINATE_SENSITIVITY)
+    """Return thresholds from validation: present at the wanted specificity, but at 0.25 to 0.6.
+
+    Indeterminate begins where all but a few of the positives are kept, at most at half of present.
+    """
+    point = at_specificity(probability, labels, _SPECIFICITY)
+    present = float(np.clip(point.threshold, 0.25, 0.6))
+    keep = float(np.quantile(probability[labels], 1 - _INDETERMINATE_SENSITIVITY))
     return {
-        "present": _rounded(np.clip(present, 0.01, 0.95)),
-        "indeterminate": _rounded(np.clip(min(keep, present), 0.005, 0.95)),
+        "present": _rounded(present),
+        "indeterminate": _rounded(np.clip(keep, 0.05, present / 2)),
     }
 
 
 def _measured(probability: np.ndarray, known: Any, k: int, present: float) -> dict[str, Any]:
-    labels = known["labels"][:, k]
-    area = auroc(probability, labels)
+    labels, logits = known["labels"][:, k], known["logits"][:, k]
+    area = auroc(logits, labels)
     point = at_threshold(probability, labels, present)
-    fixed = at_specificity(probability, labels, _SPECIFICITY)
+    fixed = at_specificity(logits, labels, _SPECIFICITY)
     views = {}
     for name, wanted in (("ap", True), ("pa", False)):
         here = known["anterior_posterior"] == wanted
         if 0 < labels[here].sum() < here.sum():
-            views[f"auroc_{name}"] = _rounded(auroc(probability[here], labels[here]).value)
+            views[f"auroc_{name}"] = _rounded(auroc(logits[here], labels[here]).value)
     return {
         "auroc": _rounded(area.value),
         "auroc_interval": [_rounded(area.low), _rounded(area.high)],
-        "auprc": _rounded(auprc(probability, labels)),
+        "auprc": _rounded(auprc(logits, labels)),
         "positives": area.positives,
         "negatives": area.negatives,
         "sensitivity_at_specificity_0.90": _rounded(fixed.sensitivity),

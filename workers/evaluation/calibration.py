@@ -84,8 +84,8 @@ def expected_calibration_error(probabilities: Values, labels: Labels, bins: int 
     return float(sum(gaps) / total)
 
 
-def negative_log_likelihood(logits: Values, labels: Labels) -> float:
-    """Return the mean binary cross-entropy of logits, in nats."""
+def negative_log_likelihood(logits: Values, labels: Labels | Values) -> float:
+    """Return the mean binary cross-entropy of logits, in nats; labels may lie between 0 and 1."""
     z = np.asarray(logits, dtype=np.float64)
     y = np.asarray(labels, dtype=np.float64)
     return float(np.mean(np.logaddexp(0.0, z) - y * z))
@@ -94,16 +94,24 @@ def negative_log_likelihood(logits: Values, labels: Labels) -> float:
 def fit_platt(logits: Values, labels: Labels, *, with_bias: bool = True) -> Platt:
     """Fit temperature (and bias) by maximum likelihood on validation cases.
 
-    Without both classes there is nothing to fit and the identity is returned.
+    The targets are Platt's, a little inside 0 and 1 by how many cases there are, so that classes
+    which happen to be separable do not end in certainty. Without both classes there is nothing to
+    fit and the identity is returned.
+
+    References
+    ----------
+    Platt, Probabilistic outputs for support vector machines, section 2.2 (1999).
     """
     z = np.asarray(logits, dtype=np.float64)
     y = np.asarray(labels, dtype=bool)
     if not y.any() or y.all():
         return Platt(1.0, 0.0)
+    positives, negatives = int(y.sum()), int((~y).sum())
+    targets = np.where(y, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
     def loss(theta: Values) -> float:
         bias = theta[1] if with_bias else 0.0
-        return negative_log_likelihood(z * np.exp(-theta[0]) + bias, y)
+        return negative_log_likelihood(z * np.exp(-theta[0]) + bias, targets)
 
     start = np.zeros(2)
     best = optimize.minimize(loss, start, method="Nelder-Mead", options={"xatol": 1e-5})

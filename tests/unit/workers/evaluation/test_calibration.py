@@ -49,3 +49,12 @@ def test_one_class_alone_leaves_the_logits_as_they_are():
 
 def test_sigmoid_of_large_logits_does_not_overflow():
     assert sigmoid(np.array([-800.0, 0.0, 800.0])).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_separable_cases_do_not_end_in_certainty():
+    logits = np.concatenate([np.linspace(-6, -2, 60), np.linspace(2, 6, 20)])
+    fitted = fit_platt(logits, logits > 0)
+    extremes = fitted.probability(np.array([-6.0, 6.0]))
+    assert fitted.temperature > 0.2
+    assert 0 < extremes[0] < 0.05
+    assert 0.9 < extremes[1] < 1
