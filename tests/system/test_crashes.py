@@ -4,6 +4,7 @@
 and where one arrived twice, the same bytes twice.
 """
 
+import gc
 import hashlib
 import itertools
 import time
@@ -86,6 +87,13 @@ STAGES: dict[str, Callable[[Connection, str], bool]] = {
     "while the model runs": running,
     "while results are sent": delivering,
 }
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Have the sender's forgotten sockets collected here, where that is expected."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
