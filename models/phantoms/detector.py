@@ -35,9 +35,9 @@ class DetectorRange:
 
 
 DETECTORS = {
-    Domain.STANDARD: DetectorRange((0.15, 0.6), (3e3, 5e4), (0.2, 0.7), 0.6, 0.35),
+    Domain.STANDARD: DetectorRange((0.15, 0.6), (1e5, 2e6), (0.2, 0.7), 0.6, 0.35),
     # Poor grids, low dose, strong processing, and patients of the intensive care unit.
-    Domain.SHIFTED: DetectorRange((0.3, 1.1), (1e3, 1.6e4), (0.2, 1.0), 0.9, 0.7),
+    Domain.SHIFTED: DetectorRange((0.3, 1.1), (2e4, 3e5), (0.2, 1.0), 0.9, 0.7),
 }
 
 

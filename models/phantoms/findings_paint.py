@@ -49,7 +49,10 @@ class ChestCanvas:
         return on_side
 
     def paint(self, disease: ChestDisease) -> tuple[Array, dict[Finding, Array]]:
-        """Return attenuation with the disease, and the share of each voxel by finding."""
+        """Return attenuation with the disease, and the share of each voxel by finding.
+
+        Fluid and free air come first: what would lie inside them is not there to be seen.
+        """
         hu = self.healthy_hu.copy()
         truth: dict[Finding, Array] = {}
 
@@ -57,22 +60,25 @@ class ChestCanvas:
             hu[...] += share * (value - hu)
             truth[finding] = np.maximum(truth[finding], share) if finding in truth else share
 
-        for patch in disease.patches:
-            share = self._patch(patch)
-            # Dense lung keeps its airways; what is denser already stays as it is.
-            value = np.maximum(hu, self.thorax.build.lung_hu + patch.density_hu)
-            put(Finding.CONSOLIDATION, share, value)
-        for plate in disease.plates:
-            put(Finding.ATELECTASIS, self._plate(plate), 25.0)
-        for lobe in disease.lobes:
-            put(Finding.ATELECTASIS, self._lobe(lobe), 35.0)
-        for nodule in disease.nodules:
-            self._nodule(nodule, hu, truth)
-        for side, height in disease.effusions_mm.items():
-            put(Finding.PLEURAL_EFFUSION, self._effusion(side, height, disease.supine), 10.0)
+        aerated = self.air
         for side, gap in disease.pneumothorax_mm.items():
             share = self._pneumothorax(side, gap, hu)
             truth[Finding.PNEUMOTHORAX] = share
+            aerated = aerated * (1 - share)
+        for side, height in disease.effusions_mm.items():
+            share = self._effusion(side, height, disease.supine)
+            put(Finding.PLEURAL_EFFUSION, share, 10.0)
+            aerated = aerated * (1 - share)
+        for patch in disease.patches:
+            # Dense lung keeps its airways; what is denser already stays as it is.
+            value = np.maximum(hu, self.thorax.build.lung_hu + patch.density_hu)
+            put(Finding.CONSOLIDATION, self._patch(patch) * aerated, value)
+        for plate in disease.plates:
+            put(Finding.ATELECTASIS, self._plate(plate) * aerated, 25.0)
+        for lobe in disease.lobes:
+            put(Finding.ATELECTASIS, self._lobe(lobe) * aerated, 35.0)
+        for nodule in disease.nodules:
+            self._nodule(nodule, hu, aerated, truth)
         if is_heart_enlarged(self.thorax):
             truth[Finding.CARDIOMEGALY] = np.clip(0.5 - self.fields["heart"] / 2, 0, 1)
         return hu, truth
@@ -87,7 +93,7 @@ class ChestCanvas:
         if patch.fissure_side:
             share *= np.clip(0.5 + patch.fissure_side * self.fields["oblique_fissure"] / 4, 0, 1)
         side = -1 if patch.centre_mm[0] < 0 else 1
-        inside: Array = share * self.air * self.side(side)
+        inside: Array = share * self.side(side)
         return inside
 
     def _plate(self, plate: Plate) -> Array:
@@ -98,7 +104,7 @@ class ChestCanvas:
         thickness = plate.thickness_mm * np.clip(1.15 - across / plate.radius_mm, 0, 1)
         share = np.clip((thickness - 2 * np.abs(height)) / (2 * self.grid.edge_mm) + 0.5, 0, 1)
         side = -1 if plate.centre_mm[0] < 0 else 1
-        inside: Array = share * (thickness > 0.5) * self.air * self.side(side)
+        inside: Array = share * (thickness > 0.5) * self.side(side)
         return inside
 
     def _lobe(self, lobe: CollapsedLobe) -> Array:
@@ -116,7 +122,7 @@ class ChestCanvas:
         share = np.clip(0.5 + (outer - lobe.side * x) / 3, 0, 1) * height
         if not lobe.upper:
             share = share * np.clip(0.5 - self.fields["oblique_fissure"] / 4, 0, 1)
-        inside: Array = share * self.air * self.side(lobe.side)
+        inside: Array = share * self.side(lobe.side)
         return inside
 
     def _effusion(self, side: int, height_mm: float, supine: bool) -> Array:
@@ -149,16 +155,21 @@ class ChestCanvas:
         hu += pleura * np.minimum(1.0, 0.8 / self.grid.edge_mm) * (20 - np.minimum(hu, 20))
         return share
 
-    def _nodule(self, nodule: Lesion, hu: Array, truth: dict[Finding, Array]) -> None:
+    def _nodule(
+        self, nodule: Lesion, hu: Array, aerated: Array, truth: dict[Finding, Array]
+    ) -> None:
         reach = nodule.reach_mm
         window = self.grid.window(nodule.centre_mm - reach, nodule.centre_mm + reach)
         if window is None:
             return
         part = self.grid.part(window)
         distance, _ = nodule.distance(part, self.modules)
-        share = np.clip(0.5 - distance / part.edge_mm, 0, 1) * self.air[window]
+        share = np.clip(0.5 - distance / part.edge_mm, 0, 1) * aerated[window]
         view = hu[window]
-        view += share * np.maximum(nodule.hu - view, 0)
+        denser = share * np.maximum(nodule.hu - view, 0)
+        # Within dense lung a nodule adds little and shows as little.
+        share = np.minimum(denser * (1 / (nodule.hu - self.thorax.build.lung_hu)), 1)
+        view += denser
         if Finding.NODULE_MASS not in truth:
             truth[Finding.NODULE_MASS] = self.modules.xp.zeros_like(hu)
         where = truth[Finding.NODULE_MASS][window]

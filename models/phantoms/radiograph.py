@@ -35,8 +35,8 @@ _GAP_MM = 40.0  # from the skin to the detector
 _RAYS_PER_VOXEL = 0.55  # rays further apart than this many voxels would lose detail
 # Along a ray, less of a finding than this leaves no shadow that a reader could point at.
 _LEAST_DEPTH_MM = {
-    Finding.NODULE_MASS: 3.0,
-    Finding.CONSOLIDATION: 12.0,
+    Finding.NODULE_MASS: 5.0,
+    Finding.CONSOLIDATION: 18.0,
     Finding.PLEURAL_EFFUSION: 8.0,
     Finding.PNEUMOTHORAX: 8.0,
     Finding.CARDIOMEGALY: 12.0,
