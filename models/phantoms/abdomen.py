@@ -5,6 +5,7 @@ A seed and a domain go in; an `Abdomen` comes out, ready to be drawn on any grid
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -266,7 +267,7 @@ def _pancreas(scene: _Scene) -> Array:
         [[-34, -6, -30], [-12, -12, -24], [14, -14, -14], [42, 6, 2], [74, 22, 16]], float
     )
     body: Array | None = None
-    for start, end in zip(line[:-1], line[1:], strict=True):
+    for start, end in pairwise(line):
         radii = (float(rng.uniform(8, 13)) * s, float(rng.uniform(7, 11)) * s)
         piece = capsule(scene.at, start, end, radii)
         body = piece if body is None else smooth_min(body, piece, 5)

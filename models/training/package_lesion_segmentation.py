@@ -67,8 +67,8 @@ def _fixed(digest_of_network: str, metrics: dict[str, Any]) -> list[str]:
                 ),
                 "not_for": "Diagnosis, follow-up of treatment, children, livers operated on.",
                 "limitations": (
-                    "Trained on synthetic patients alone; what it does on real patients is"
-                    " unknown. See card.md."
+                    "Trained on synthetic patients alone; on the one real scan tried it outlined"
+                    " far too much. See card.md."
                 ),
             },
         ),
