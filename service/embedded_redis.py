@@ -60,6 +60,13 @@ def embedded_redis(settings: Settings) -> Child:
     return Child("redis", command)
 
 
+def remove_socket_folder(settings: Settings) -> None:
+    """Remove the folder of a socket that found no room in the data directory."""
+    folder = settings.embedded_redis_socket.parent
+    if not folder.is_relative_to(settings.data_dir.absolute()):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def wait_for_redis(url: str) -> None:
     """Wait until Redis answers.
 

@@ -7,7 +7,7 @@ from service.core.logs import get_logger
 from service.core.packages import installed_packages
 from service.core.settings import Settings
 from service.core.signals import stop_on_signals
-from service.embedded_redis import embedded_redis, wait_for_redis
+from service.embedded_redis import embedded_redis, remove_socket_folder, wait_for_redis
 from service.processes import Child, ProcessTree
 from service.records.database import Records
 from service.records.migrations import migrate
@@ -46,6 +46,7 @@ def serve(settings: Settings, *, stop: threading.Event | None = None) -> int:
     finally:
         roles.stop(within_s=_STOP_ROLES_WITHIN_S)
         redis.stop(within_s=_STOP_REDIS_WITHIN_S)
+        remove_socket_folder(settings)
 
 
 def role_command(role: str) -> list[str]:

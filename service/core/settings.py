@@ -8,7 +8,6 @@ errors. Nothing else in the product reads the environment.
 
 import hashlib
 import os
-import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
@@ -130,7 +129,8 @@ class Settings(BaseSettings):
         if len(str(path)) < _LONGEST_SOCKET_PATH:
             return path
         digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"overread-{digest}" / "redis.sock"
+        # Not TMPDIR: that may be as deep as the data directory.
+        return Path("/tmp") / f"overread-{digest}" / "redis.sock"  # noqa: S108  its folder is 0700
 
     @property
     def redis_url(self) -> str:

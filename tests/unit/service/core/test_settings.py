@@ -114,4 +114,6 @@ def test_a_deep_data_dir_still_gives_a_socket_path_that_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OVERREAD_DATA_DIR", str(tmp_path / ("d" * 90)))
+    for variable in ("TMPDIR", "TEMP"):
+        monkeypatch.setenv(variable, str(tmp_path / ("t" * 90)))
     assert len(str(load_settings().embedded_redis_socket)) < 100
