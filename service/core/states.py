@@ -41,6 +41,14 @@ class DeliveryState(StrEnum):
     CANCELED = "CANCELED"
 
 
+class ReadingState(StrEnum):
+    """How far a person is with a study."""
+
+    UNREAD = "UNREAD"
+    READING = "READING"  # somebody has taken it
+    READ = "READ"
+
+
 class ResultState(StrEnum):
     """Whether a written object may leave."""
 

@@ -4,6 +4,7 @@
 ``current``). ``assessments`` say per study and model which series it suits, or why none.
 ``jobs`` are model runs with their ``findings`` and ``results``; a ``delivery`` is a result on its
 way to a destination. ``outbox`` rows are doorbells that have still to be rung in Redis.
+``controls`` are what an administrator switched while the product runs; they outlive a restart.
 """
 
 from datetime import UTC, datetime
@@ -323,4 +324,39 @@ heartbeats = Table(
     Column("detail", Json, nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    _parent("study"),
+    Column("label", String(64), nullable=False, index=True),
+    Column("added_by", Text, nullable=False, server_default=""),
+    Column("added_at", UtcDateTime, nullable=False),
+    UniqueConstraint("study_id", "label"),
+)
+
+readings = Table(
+    "readings",
+    metadata,
+    Column(
+        "study_id",
+        Integer,
+        ForeignKey("studies.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("state", String(16), nullable=False),  # service.core.states.ReadingState
+    Column("reader", Text, nullable=False, server_default=""),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+controls = Table(
+    "controls",
+    metadata,
+    Column("name", String(96), primary_key=True),  # "queue", "model:lung_nodule_detection"
+    Column("value", Json, nullable=False),
+    Column("changed_by", Text, nullable=False, server_default=""),
+    Column("changed_at", UtcDateTime, nullable=False),
 )
