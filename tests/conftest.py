@@ -25,6 +25,8 @@ from tests.peers.tools import Dciodvfy, Dcmtk, PixelMed
 
 REPOSITORY = Path(__file__).parents[1]
 
+pytest_plugins = ["tests.faults.plugin"]
+
 for _name in [name for name in os.environ if name.startswith("OVERREAD_")]:
     del os.environ[_name]
 for _name in ("DATABASE_URL", "REDIS_URL"):

@@ -125,6 +125,7 @@ def test_a_job_is_not_taken_before_it_is_due(records: Records) -> None:
     assert again.attempt == 2
 
 
+@pytest.mark.faults(number=26)
 def test_a_silent_worker_loses_its_job_and_its_late_answer_is_refused(records: Records) -> None:
     job = scheduled(records)
     frozen = take(records, job)
@@ -154,6 +155,7 @@ def test_a_worker_that_extends_its_lease_keeps_the_job(records: Records) -> None
         assert jobs.release_lost(connection, at=at, max_attempts=3) == []
 
 
+@pytest.mark.faults(number=24)
 def test_a_job_that_kills_every_worker_is_parked_with_the_reason(records: Records) -> None:
     job = scheduled(records)
     at = NOW

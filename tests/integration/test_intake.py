@@ -123,6 +123,7 @@ def test_a_sent_series_lies_in_archive_and_database_as_received(receiver):
     assert receiver.unfinished() == []
 
 
+@pytest.mark.faults(number=18)
 def test_the_same_instances_again_change_nothing(receiver):
     datasets = ct_series(slices=2)
     send(receiver.port, *datasets)
@@ -133,6 +134,7 @@ def test_the_same_instances_again_change_nothing(receiver):
     assert receiver.files() == files
 
 
+@pytest.mark.faults(number=18)
 def test_other_bytes_under_a_known_uid_become_a_new_version(receiver):
     first = ct_series(slices=1)[0]
     second = ct_series(slices=1, SeriesDescription="corrected")[0]
@@ -178,6 +180,7 @@ def test_many_associations_at_once_lose_nothing(receiver):
     assert len(receiver.files()) == 48
 
 
+@pytest.mark.faults(number=18)
 def test_one_instance_sent_by_many_at_once_is_kept_once(receiver):
     dataset = ct_series(slices=1)[0]
     answers: list[int] = []
@@ -254,6 +257,7 @@ def test_only_storage_and_verification_are_negotiated(sqlite_receiver):
     ]
 
 
+@pytest.mark.faults(number=6)
 def test_wrong_titles_are_rejected_by_name(tmp_path):
     url = f"sqlite:///{tmp_path / 'overread.db'}"
     callers = [{"ae_title": "MODALITY", "addresses": ["127.0.0.0/8"]}, "PACS"]
@@ -270,6 +274,7 @@ def test_wrong_titles_are_rejected_by_name(tmp_path):
                 assert opened.is_established
 
 
+@pytest.mark.faults(number=9)
 def test_associations_beyond_the_limit_are_rejected_and_places_come_back(tmp_path):
     url = f"sqlite:///{tmp_path / 'overread.db'}"
     with Receiver(tmp_path, url, max_associations=2) as running:
@@ -318,6 +323,8 @@ def raw_store(opened, dataset, body: bytes) -> int:
     return answer.Status
 
 
+@pytest.mark.faults(number=11)
+@pytest.mark.faults(number=12)
 @pytest.mark.parametrize(
     ("keyword", "value", "expected"),
     [
@@ -338,6 +345,7 @@ def test_what_was_not_announced_is_refused_and_leaves_nothing(
     assert rows(sqlite_receiver.database_url, studies) == []
 
 
+@pytest.mark.faults(number=13)
 def test_cut_instances_are_never_acknowledged(sqlite_receiver):
     dataset = ct_series(slices=1)[0]
     data = part10(dataset)
@@ -350,6 +358,8 @@ def test_cut_instances_are_never_acknowledged(sqlite_receiver):
     assert len(sqlite_receiver.files()) == 1
 
 
+@pytest.mark.faults(number=13)
+@pytest.mark.faults(number=17)
 def test_torture_instances_are_stored_or_refused_and_the_listener_lives(sqlite_receiver):
     refused = {}
     stored = 0
@@ -387,6 +397,8 @@ class _Named:
 
 
 # The library forgets to close the socket of an association that could not be opened.
+@pytest.mark.faults(number=31)
+@pytest.mark.faults(number=39)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.slow
@@ -427,6 +439,7 @@ def test_no_answered_instance_is_lost_when_the_receiver_is_killed(tmp_path, data
         assert hashlib.sha256(data[read_file_meta(data).length :]).hexdigest() == row.sha256
 
 
+@pytest.mark.faults(number=39)
 def test_a_stopping_receiver_finishes_the_instance_that_is_coming_in(sqlite_receiver):
     dataset = ct_series(slices=1, rows=400, columns=400)[0]
     statuses: list[int] = []
@@ -452,6 +465,7 @@ def test_a_stopping_receiver_finishes_the_instance_that_is_coming_in(sqlite_rece
     assert len(sqlite_receiver.files()) == 1
 
 
+@pytest.mark.faults(number=39)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.slow

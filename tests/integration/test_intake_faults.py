@@ -70,6 +70,7 @@ def connected(port: int, count: int, sent: bytes = b"") -> Iterator[list[socket.
             each.close()
 
 
+@pytest.mark.faults(number=5)
 @pytest.mark.parametrize(
     "sent",
     [
@@ -85,12 +86,14 @@ def test_connections_that_never_associate_lock_nobody_out(receiver, sent):
         assert store(receiver.port, *ct_series(slices=1)) == [SUCCESS]
 
 
+@pytest.mark.faults(number=9)
 def test_more_silent_connections_than_there_is_room_for_lock_nobody_out(receiver):
     with connected(receiver.port, MAX_CONNECTIONS + 30):
         assert echo(receiver.port)
         assert store(receiver.port, *ct_series(slices=1)) == [SUCCESS]
 
 
+@pytest.mark.faults(number=1)
 def test_connections_that_are_gone_at_once_lock_nobody_out(receiver):
     with connected(receiver.port, 30):
         pass
@@ -101,6 +104,7 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.faults(number=7)
 def test_descriptors_and_files_come_back_after_broken_associations(receiver):
     echo(receiver.port)
     before = open_descriptors()
@@ -139,6 +143,7 @@ def serves(raw: socket.socket, context: ssl.SSLContext) -> bool:
         return False
 
 
+@pytest.mark.faults(number=4)
 def test_tls_serves_good_clients_beside_silent_plain_and_nameless_ones(tmp_path, certificate):
     pem, key = certificate
     tls = {"enabled": True, "certificate": pem, "key": key, "ca": pem}
@@ -177,7 +182,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
-@pytest.mark.faults
+@pytest.mark.faults(number=20)
+@pytest.mark.faults(number=21)
 def test_a_full_disk_is_told_and_leaves_nothing_and_space_coming_back_is_used(tmp_path, tiny_disk):
     url = f"sqlite:///{tmp_path / 'overread.db'}"
     with Receiver(tiny_disk, url) as running:
@@ -194,6 +200,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_and_space_coming_back_is_used(tm
         assert len(running.files()) == 2
 
 
+@pytest.mark.faults(number=20)
 def test_below_the_watermark_nothing_is_taken_but_echo_is_answered(tmp_path):
     url = f"sqlite:///{tmp_path / 'overread.db'}"
     with Receiver(tmp_path, url, min_free_bytes=1 << 62) as running:
@@ -203,7 +210,7 @@ def test_below_the_watermark_nothing_is_taken_but_echo_is_answered(tmp_path):
         assert running.unfinished() == []
 
 
-@pytest.mark.faults
+@pytest.mark.faults(number=30)
 @pytest.mark.slow
 def test_a_locked_database_is_told_within_time_and_work_goes_on_after_it(receiver, tmp_path):
     first, second = ct_series(slices=2)
@@ -218,6 +225,7 @@ def test_a_locked_database_is_told_within_time_and_work_goes_on_after_it(receive
     assert len(receiver.files()) == 2
 
 
+@pytest.mark.faults(number=31)
 @pytest.mark.peers
 def test_a_connection_lost_while_receiving_does_no_harm(tmp_path, postgres_server):
     with postgres_server.new_database() as url, Receiver(tmp_path, url) as running:

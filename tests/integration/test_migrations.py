@@ -42,6 +42,7 @@ def test_a_database_without_schema_is_refused_with_what_to_do(records: Records) 
         require_current_schema(records)
 
 
+@pytest.mark.faults(number=40)
 def test_a_database_of_a_later_version_is_refused(records: Records) -> None:
     migrate(records)
     with records.writing() as connection:
@@ -52,6 +53,7 @@ def test_a_database_of_a_later_version_is_refused(records: Records) -> None:
         migrate(records)
 
 
+@pytest.mark.faults(number=40)
 def test_an_upgrade_that_is_killed_half_way_leaves_the_old_schema(records: Records) -> None:
     with pytest.raises(RuntimeError, match="killed"):
         _upgrade_and_die(records)

@@ -64,6 +64,7 @@ def test_a_row_is_rung_again_after_redis_lost_everything(redis_url: str) -> None
     assert queues.ring(connection, Topic.DELIVER, [("7", Priority.ROUTINE)]) == 1
 
 
+@pytest.mark.faults(number=33)
 def test_a_foreign_function_is_not_called_and_the_next_message_is(
     redis_url: str, taken: list[str], tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_message_goes_in_no_pickle(redis_url: str) -> None:
     assert b"workers.infer_job.run" in zlib.decompress(raw)
 
 
+@pytest.mark.faults(number=32)
 def test_redis_away_is_said_in_seconds(redis_server: RedisServer) -> None:
     connection = queues.connect(redis_server.url)
     redis_server.kill()
@@ -91,6 +93,7 @@ def test_redis_away_is_said_in_seconds(redis_server: RedisServer) -> None:
         queues.ring(connection, Topic.DELIVER, [("1", Priority.ROUTINE)])
 
 
+@pytest.mark.faults(number=32)
 def test_a_worker_comes_back_by_itself_when_redis_does(
     redis_server: RedisServer, taken: list[str]
 ) -> None:

@@ -43,10 +43,13 @@ def server_programs() -> Path | None:
 class PostgresServer:
     """A running PostgreSQL on loopback; `new_database` gives an empty database.
 
-    The server refuses to run as root, so root's tests run it as `postgres` or `nobody`.
+    ``durable`` makes it keep its promises, for measurements. The server refuses to run as root, so root's tests run it as `postgres` or `nobody`.
     """
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, durable: bool = False) -> None:
+        self._settings = dict(_SETTINGS)
+        if durable:
+            self._settings |= {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
         self.folder = Path(tempfile.mkdtemp(prefix="overread-postgres-"))
         self.port = free_port()
         self._user = _unprivileged_user()
@@ -59,7 +62,7 @@ class PostgresServer:
 
     def start(self) -> Process:
         """Start the server on the data that is there and wait until it answers."""
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
         where = ["-D", str(self._data), "-k", str(self.folder), "-p", str(self.port)]
         self.process = Process(
             "postgres",

@@ -173,6 +173,7 @@ def records(tmp_path: Path) -> Iterator[Records]:
     store.close()
 
 
+@pytest.mark.faults(number=39)
 @pytest.mark.parametrize("role", ROLES)
 def test_killing_a_process_at_any_stage_changes_nothing(
     role: str,

@@ -129,6 +129,8 @@ def test_a_repeat_of_the_job_gives_the_same_findings(
     assert (done.returncode, done.stdout.strip()) == (0, "identical: 2 findings"), done.stderr
 
 
+@pytest.mark.faults(number=34)
+@pytest.mark.faults(number=36)
 def test_deliveries_survive_a_pacs_that_is_away_and_loses_answers(
     installed: Overread, pacs: PlayingPacs, study: SmallStudy
 ) -> None:
@@ -152,6 +154,7 @@ def test_deliveries_survive_a_pacs_that_is_away_and_loses_answers(
     }
 
 
+@pytest.mark.faults(number=35)
 def test_what_the_pacs_refuses_for_good_waits_for_a_person(
     installed: Overread, pacs: PlayingPacs, study: SmallStudy
 ) -> None:

@@ -67,7 +67,11 @@ def test_a_model_is_configured_by_its_name(monkeypatch: pytest.MonkeyPatch) -> N
         ("OVERREAD_DICOM__AE_TITLE", "MUCH TOO LONG A TITLE", "1 to 16"),
         ("OVERREAD_DICOM__HOST", "0.0.0.0", "allowed: a loopback address, or dicom.callers"),
         ("OVERREAD_HTTP__HOST", "0.0.0.0", "http.auth: found none"),
-        ("OVERREAD_HTTP__AUTH", "api_key", "http.api_keys: found none"),
+        ("OVERREAD_HTTP__AUTH", "oidc", "http.oidc.issuer: found none"),
+        ("OVERREAD_HTTP__OIDC__ISSUER", "http://idp.example", "https, or http on a loopback"),
+        ("OVERREAD_HTTP__OIDC__ALGORITHMS", '["HS256"]', "no shared secrets"),
+        ("OVERREAD_WEBHOOKS", '[{"name": "a", "url": "ftp://x"}]', "webhooks.0.url: found ***"),
+        ("OVERREAD_WEBHOOKS", '[{"name": "a", "url": "http://u:p@x", "secret": "s"}]', "without"),
         ("OVERREAD_JOBS__DEVICE", "gpu", "jobs.device: found 'gpu'"),
         ("OVERREAD_DESTINATIONS", '[{"name": "a"}]', "ae_title, host and port, or stow_url"),
         ("OVERREAD_DESTINATIONS", "[{", "destinations"),
@@ -82,6 +86,21 @@ def test_a_wrong_setting_is_named_in_one_line(
         load_settings()
     assert said in raised.value.message
     assert "\n" not in raised.value.message
+
+
+def test_a_secret_in_a_wrong_section_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = '[{"name": "a", "url": "http://x", "secret": "hush", "secret_file": "/hush"}]'
+    monkeypatch.setenv("OVERREAD_WEBHOOKS", both)
+    with pytest.raises(InvalidSettings, match="either secret or secret_file") as raised:
+        load_settings()
+    assert "hush" not in raised.value.message
+
+
+def test_a_destination_of_messages_takes_reports_only(tmp_path: Path) -> None:
+    place = "[[destinations]]\nname = 'ris'\nmllp_host = '127.0.0.1'\nport = 2575\n"
+    assert load_settings(written(tmp_path, place)).destinations[0].objects == ("sr",)
+    with pytest.raises(InvalidSettings, match="a message tells a report"):
+        load_settings(written(tmp_path, place + "objects = ['seg']\n"))
 
 
 def test_callers_open_the_listener(tmp_path: Path) -> None:

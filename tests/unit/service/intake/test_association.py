@@ -239,6 +239,8 @@ def test_an_unknown_service_gets_a_status_and_the_association_lives(floor):
     assert peer.status() == 0
 
 
+@pytest.mark.faults(number=6)
+@pytest.mark.faults(number=7)
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
@@ -254,6 +256,8 @@ def test_requests_that_are_not_for_us_are_rejected_by_name(floor, sent, expected
     assert (kind, tuple(body[1:])) == (REJECT, expected)
 
 
+@pytest.mark.faults(number=5)
+@pytest.mark.faults(number=7)
 @pytest.mark.parametrize(
     "sent",
     [
@@ -283,6 +287,7 @@ def test_a_broken_request_is_aborted_at_once(floor, sent):
 STORE = command(1, data=True, instance="1.2.3", sop_class=CT)
 
 
+@pytest.mark.faults(number=7)
 @pytest.mark.parametrize(
     "sent",
     [
@@ -317,6 +322,7 @@ def test_a_broken_message_ends_the_association_and_leaves_nothing(floor, sent):
     assert floor.house.files() == []
 
 
+@pytest.mark.faults(number=8)
 @pytest.mark.parametrize("ending", ["abort", "close"])
 def test_a_peer_that_goes_away_inside_an_instance_leaves_nothing(floor, ending):
     peer = floor.connect()
@@ -331,6 +337,7 @@ def test_a_peer_that_goes_away_inside_an_instance_leaves_nothing(floor, ending):
     assert floor.house.unfinished() == []
 
 
+@pytest.mark.faults(number=5)
 def test_an_instance_beyond_the_limit_ends_the_association(floor):
     peer = floor.connect()
     peer.associate(context(1, CT, ExplicitVRLittleEndian))

@@ -49,6 +49,7 @@ def test_a_network_runs_by_the_names_of_the_manifest(tmp_path):
     assert session.runtime.get_providers()[0] == "CPUExecutionProvider"
 
 
+@pytest.mark.faults(number=28)
 def test_a_changed_network_is_refused_by_its_digest(tmp_path):
     content = doubling()
     onnx.write(tmp_path, "segmenter.onnx", content + b"\x00")
@@ -57,6 +58,7 @@ def test_a_changed_network_is_refused_by_its_digest(tmp_path):
     assert refused.value.reason == "DIGEST"
 
 
+@pytest.mark.faults(number=28)
 @pytest.mark.parametrize("how", ["symbolic", "hard", "pipe", "folder", "missing"])
 def test_only_a_regular_file_of_its_own_is_read(tmp_path, how):
     content = doubling()
@@ -77,6 +79,7 @@ def test_only_a_regular_file_of_its_own_is_read(tmp_path, how):
     assert refused.value.reason == "MODEL_FILE"
 
 
+@pytest.mark.faults(number=28)
 def test_a_linked_folder_does_not_lead_out_of_the_package(tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "package").mkdir()
@@ -87,6 +90,7 @@ def test_a_linked_folder_does_not_lead_out_of_the_package(tmp_path):
         open_session(tmp_path / "package", network, CPU)
 
 
+@pytest.mark.faults(number=28)
 def test_tensors_in_another_file_are_refused_before_the_runtime_sees_them(tmp_path):
     content = onnx.with_outside_data(doubling(), "secrets.bin")
     (tmp_path / "secrets.bin").write_bytes(b"\x00\x00\x00\x40")
@@ -94,6 +98,7 @@ def test_tensors_in_another_file_are_refused_before_the_runtime_sees_them(tmp_pa
         opened(tmp_path, content)
 
 
+@pytest.mark.faults(number=28)
 def test_operators_of_somebody_else_are_refused(tmp_path):
     nodes = [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")]
     content = onnx.network(nodes, {"x": ROW}, {"y": ROW}, domains={"com.microsoft": 1})
@@ -114,6 +119,7 @@ def test_tensors_other_than_promised_are_refused(tmp_path):
         opened(tmp_path, doubling(), inputs=[{"name": "x", "shape": [0, 3, 0]}])
 
 
+@pytest.mark.faults(number=28)
 @pytest.mark.parametrize(
     "content", [b"", b"GIF89a", b"\x08\x09" + b"\xff" * 40, b"\x3a\xff\xff\x7f"]
 )
@@ -149,6 +155,7 @@ def test_foreign_operators_inside_of_loops_are_seen():
     assert graph.opset == onnx.OPSET
 
 
+@pytest.mark.faults(number=29)
 def test_not_a_number_breaks_the_contract(tmp_path):
     session = opened(tmp_path, onnx.not_a_number("x", ROW, "y"))
     with pytest.raises(ContractViolation, match="y: found NaN or Inf") as broken:
@@ -156,6 +163,7 @@ def test_not_a_number_breaks_the_contract(tmp_path):
     assert broken.value.reason == "MODEL_OUTPUT"
 
 
+@pytest.mark.faults(number=29)
 def test_another_shape_than_promised_breaks_the_contract(tmp_path):
     content = onnx.twice_as_long("x", ["n", "w"], "y")
     promised = [{"name": "y", "shape": [0, 4]}]
@@ -167,6 +175,7 @@ def test_another_shape_than_promised_breaks_the_contract(tmp_path):
         session.run({"x": np.ones((1, 4), np.float32)})
 
 
+@pytest.mark.faults(number=25)
 def test_an_endless_network_is_ended_at_its_deadline(tmp_path):
     session = opened(tmp_path, onnx.endless("x", [1, 4], "y"), time_limit_s=0.5)
     started = time.monotonic()
@@ -184,6 +193,7 @@ def test_a_session_works_on_after_a_run_that_was_ended(tmp_path):
     assert session.run({"x": np.ones((1, 1, 1), np.float32)})["y"].tolist() == [[[2.0]]]
 
 
+@pytest.mark.faults(number=28)
 def test_a_child_process_finds_an_endless_network_first(tmp_path):
     content = onnx.endless("x", [1, 4], "y")
     onnx.write(tmp_path, "segmenter.onnx", content)
@@ -194,6 +204,7 @@ def test_a_child_process_finds_an_endless_network_first(tmp_path):
         probe_networks(tmp_path, [network_of(content, time_limit_s=60)], time_limit_s=2)
 
 
+@pytest.mark.faults(number=28)
 def test_a_child_process_ends_before_a_network_eats_the_memory(tmp_path):
     gigabytes = 200
     nodes = [
@@ -220,6 +231,7 @@ def test_a_device_is_chosen_by_name_or_refused():
         choose_device("gpu")
 
 
+@pytest.mark.faults(number=27)
 def test_cuda_that_does_not_start_is_refused_and_auto_settles_for_the_cpu(monkeypatch):
     if choose_device("auto").provider != CPU.provider:
         monkeypatch.setattr("workers.inference.device._starts", lambda device: False)

@@ -126,6 +126,7 @@ def test_frame_in_several_fragments_is_joined(tmp_path):
     assert np.array_equal(read(source), stored_values(native))
 
 
+@pytest.mark.faults(number=23)
 @pytest.mark.parametrize("change", [b"", b"more"])
 def test_changed_file_is_a_broken_promise(tmp_path, change):
     [source] = sources(ct_series(slices=1), tmp_path)
@@ -137,6 +138,7 @@ def test_changed_file_is_a_broken_promise(tmp_path, change):
     assert caught.value.reason == "DIGEST"
 
 
+@pytest.mark.faults(number=23)
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
 def test_deleted_file_is_a_broken_promise(tmp_path, syntax):
     [source] = sources(ct_series(slices=1, transfer_syntax_uid=syntax), tmp_path)
@@ -154,6 +156,7 @@ def test_file_cut_short_within_its_pixels_is_refused(tmp_path, syntax):
     refusal(source, "PIXEL_DATA")
 
 
+@pytest.mark.faults(number=16)
 def test_sizes_beyond_the_pixel_data_are_refused_before_allocation(tmp_path):
     [source] = sources(ct_series(slices=1), tmp_path)
     huge = source.header.model_copy(update={"rows": 65535, "columns": 65535})
@@ -169,6 +172,7 @@ def test_rows_left_unsaid_are_refused_but_a_row_of_padding_is_not(tmp_path):
         frame_format(source.header.model_copy(update={"rows": 38}))
 
 
+@pytest.mark.faults(number=16)
 @pytest.mark.parametrize("syntax", CODESTREAMS, ids=lambda syntax: syntax.keyword)
 def test_codestream_of_another_size_is_refused(tmp_path, syntax):
     [source] = sources(ct_series(slices=1, transfer_syntax_uid=syntax), tmp_path)
@@ -178,6 +182,7 @@ def test_codestream_of_another_size_is_refused(tmp_path, syntax):
     assert message == "a compressed frame is 40 x 32 x 1, the header says 512 x 512"
 
 
+@pytest.mark.faults(number=16)
 def test_deflated_data_set_may_not_inflate_without_bound(tmp_path):
     bomb = ct_series(slices=1, transfer_syntax_uid=DeflatedExplicitVRLittleEndian)[0]
     bomb.add_new(0x00091010, "OB", bytes(20 << 20))
@@ -187,6 +192,7 @@ def test_deflated_data_set_may_not_inflate_without_bound(tmp_path):
     assert "far larger" in refusal(source, "PIXEL_DATA")
 
 
+@pytest.mark.faults(number=16)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
