@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, up
 
 from service.core.errors import InvalidRequest, LostClaim, NotFound
 from service.core.states import DELIVERY_TRANSITIONS, DeliveryState, Priority
-from service.records import events, outbox
+from service.records import controls, events, outbox
 from service.records.events import EventKind
 from service.records.tables import deliveries, results, studies
 from service.records.topics import Topic
@@ -75,7 +75,11 @@ def claim(
     connection: Connection, delivery_id: int, *, at: datetime, lease: timedelta
 ) -> DeliveryClaim | None:
     """Take the delivery for this process, or return None when it is not there to be taken."""
-    free = and_(deliveries.c.state == DeliveryState.SCHEDULED, deliveries.c.due_at <= at)
+    free = and_(
+        deliveries.c.state == DeliveryState.SCHEDULED,
+        deliveries.c.due_at <= at,
+        ~controls.paused(Topic.DELIVER),
+    )
     taken = connection.execute(
         update(deliveries)
         .where(deliveries.c.id == delivery_id, free)
@@ -182,7 +186,11 @@ def due(
     """Return the deliveries that wait for an attempt, oldest first."""
     query = (
         select(deliveries.c.id, deliveries.c.priority)
-        .where(deliveries.c.state == DeliveryState.SCHEDULED, deliveries.c.due_at <= at)
+        .where(
+            deliveries.c.state == DeliveryState.SCHEDULED,
+            deliveries.c.due_at <= at,
+            ~controls.paused(Topic.DELIVER),
+        )
         .order_by(deliveries.c.due_at)
         .limit(limit)
     )

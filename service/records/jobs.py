@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, up
 
 from service.core.errors import InvalidRequest, LostClaim, NotFound
 from service.core.states import JOB_TRANSITIONS, JobState, Priority
-from service.records import events, outbox, progress
+from service.records import controls, events, outbox, progress
 from service.records.events import EventKind
 from service.records.tables import jobs, studies
 from service.records.topics import Topic
@@ -142,7 +142,9 @@ def claim(
     connection: Connection, job_id: str, *, worker: str, at: datetime, lease: timedelta
 ) -> Claim | None:
     """Take the job for this worker, or return None when it is not there to be taken."""
-    free = and_(jobs.c.state == JobState.SCHEDULED, jobs.c.due_at <= at)
+    free = and_(
+        jobs.c.state == JobState.SCHEDULED, jobs.c.due_at <= at, ~controls.paused(Topic.INFER)
+    )
     taken = connection.execute(
         update(jobs)
         .where(jobs.c.id == job_id, free)
@@ -289,7 +291,9 @@ def due(
     """Return the jobs that wait for a worker, oldest first: what Redis ought to be ringing for."""
     query = (
         select(jobs.c.id, jobs.c.priority)
-        .where(jobs.c.state == JobState.SCHEDULED, jobs.c.due_at <= at)
+        .where(
+            jobs.c.state == JobState.SCHEDULED, jobs.c.due_at <= at, ~controls.paused(Topic.INFER)
+        )
         .order_by(jobs.c.due_at)
         .limit(limit)
     )

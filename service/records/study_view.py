@@ -64,7 +64,6 @@ class StudyDetail(worklist.WorklistItem):
 
     referring_physician_name: str
     study_id: str
-    source_ae_title: str
     revision: Annotated[int, Field(description="Of its content; a late instance opens the next")]
     completed_at: datetime | None
     series: list[SeriesItem]
@@ -163,7 +162,6 @@ def detail(connection: Connection, study_instance_uid: str) -> StudyDetail:
         **{field.name: getattr(item, field.name) for field in fields(item)},
         referring_physician_name=row.referring_physician_name,
         study_id=row.study_id_text,
-        source_ae_title=row.source_ae_title,
         revision=row.revision,
         completed_at=row.completed_at,
         series=[_series_item(one, assessed.get(one.id, [])) for one in listed],

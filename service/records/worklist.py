@@ -1,7 +1,7 @@
 """The worklist: one item a study, read from the studies' own rows in the order of an index.
 
-A page costs two statements however many studies there are: one walks an index from the cursor on,
-one fetches what the models say of the studies on the page.
+A page costs a handful of statements however many studies there are: one walks an index from the
+cursor on, the others fetch what models and people say of the studies on the page.
 """
 
 from collections import defaultdict
@@ -29,9 +29,19 @@ from sqlalchemy import (
 )
 
 from service.core.findings import Qualifier
-from service.core.states import JobState, Priority, StudyState
+from service.core.states import JobState, Priority, ReadingState, StudyState
+from service.records import marks
+from service.records.marks import Marks, Reading
 from service.records.paging import Order
-from service.records.tables import assessments, findings, jobs, studies
+from service.records.tables import (
+    assessments,
+    findings,
+    jobs,
+    labels,
+    readings,
+    series,
+    studies,
+)
 from service.records.worklist_query import WorklistQuery, WorklistSort
 
 # Looked up for every row: several times cheaper than calling the enumeration.
@@ -59,6 +69,7 @@ _COLUMNS: Final = (
     _STUDY.urgency_reason,
     _STUDY.series_count,
     _STUDY.instances_count,
+    _STUDY.source_ae_title,
 )
 
 
@@ -100,6 +111,10 @@ class WorklistItem:
     urgency_reason: Annotated[str, Field(examples=["Lung nodule 14 mm, p 0.93"])]
     series_count: int
     instances_count: int
+    source_ae_title: Annotated[str, Field(description="Of the first sender")]
+    body_parts: Annotated[Sequence[str], Field(examples=[["CHEST"]])]
+    labels: Annotated[Sequence[str], Field(description="Put on by people")]
+    reading: Annotated[Reading, Field(description="How far a person is with it")]
     tasks: list[TaskStatus]
 
 
@@ -147,18 +162,44 @@ def page(connection: Connection, query: WorklistQuery) -> WorklistPage:
     wanted = select(*_COLUMNS).where(*_conditions(query))
     rows = connection.execute(order.page(wanted, limit=query.limit, cursor=query.cursor)).all()
     shown = rows[: query.limit]
-    tasks = tasks_of(connection, [row.id for row in shown])
     following = None
     if len(rows) > query.limit:
         following = order.cursor(shown[-1])
-    return WorklistPage([_item(row, tasks.get(row.id, [])) for row in shown], following)
+    return WorklistPage(_items(connection, shown), following)
 
 
 def item(connection: Connection, study_instance_uid: str) -> WorklistItem | None:
     """Return one study as the worklist shows it."""
     query = select(*_COLUMNS).where(_STUDY.study_instance_uid == study_instance_uid)
-    row = connection.execute(query).first()
-    return None if row is None else _item(row, tasks_of(connection, [row.id]).get(row.id, []))
+    return next(iter(_items(connection, connection.execute(query).all())), None)
+
+
+def _items(connection: Connection, rows: Sequence[Any]) -> list[WorklistItem]:
+    """Return studies with what lies in other tables, fetched for all of them at once."""
+    keys = [row.id for row in rows]
+    tasks = tasks_of(connection, keys)
+    marked = marks.of_studies(connection, keys)
+    body_parts = _body_parts(connection, keys)
+    return [
+        _item(
+            row,
+            tasks.get(row.id, []),
+            marked.get(row.id, marks.NOTHING),
+            body_parts.get(row.id, ()),
+        )
+        for row in rows
+    ]
+
+
+def _body_parts(connection: Connection, study_ids: Sequence[int]) -> dict[int, Sequence[str]]:
+    """Return Body Part Examined of the images, by study."""
+    gathered: defaultdict[int, dict[str, None]] = defaultdict(dict)
+    query = select(series.c.study_id, series.c.body_part_examined).where(
+        series.c.study_id.in_(study_ids), ~series.c.is_result, series.c.body_part_examined != ""
+    )
+    for study_id, body_part in connection.execute(query.order_by(series.c.id)):
+        gathered[study_id][body_part] = None
+    return {study_id: list(parts) for study_id, parts in gathered.items()}
 
 
 def tasks_of(connection: Connection, study_ids: Sequence[int]) -> dict[int, list[TaskStatus]]:
@@ -248,6 +289,7 @@ def _conditions(query: WorklistQuery) -> Iterator[Any]:
         yield _STUDY.state.in_(query.state)
     if query.priority:
         yield _STUDY.priority.in_(query.priority)
+    yield from _mark_conditions(query)
     if query.task:
         yield exists().where(
             and_(jobs.c.study_id == _STUDY.id, jobs.c.current, jobs.c.task == query.task)
@@ -263,6 +305,20 @@ def _conditions(query: WorklistQuery) -> Iterator[Any]:
         yield _STUDY.study_date != ""
     if query.min_urgency is not None:
         yield _STUDY.urgency >= query.min_urgency
+
+
+def _mark_conditions(query: WorklistQuery) -> Iterator[Any]:
+    for label in query.label:
+        yield exists().where(labels.c.study_id == _STUDY.id, labels.c.label == label)
+    if query.reading:
+        states = [state for state in query.reading if state is not ReadingState.UNREAD]
+        mine = exists().where(readings.c.study_id == _STUDY.id)
+        chosen = mine.where(readings.c.state.in_(states))
+        yield or_(~mine, chosen) if ReadingState.UNREAD in query.reading else chosen
+    if query.source_ae_title:
+        yield _matches(_STUDY.source_ae_title, query.source_ae_title)
+    if query.study_description:
+        yield _STUDY.study_description.icontains(query.study_description, autoescape=True)
 
 
 def _text_conditions(query: WorklistQuery) -> Iterator[Any]:
@@ -292,7 +348,9 @@ def _matches(column: Any, text: str) -> Any:
     return column.like(escaped.replace("*", "%"), escape="\\")
 
 
-def _item(row: Any, tasks: list[TaskStatus]) -> WorklistItem:
+def _item(
+    row: Any, tasks: list[TaskStatus], marked: Marks, body_parts: Sequence[str]
+) -> WorklistItem:
     return WorklistItem(
         study_instance_uid=row.study_instance_uid,
         patient_id=row.patient_id,
@@ -311,6 +369,10 @@ def _item(row: Any, tasks: list[TaskStatus]) -> WorklistItem:
         urgency_reason=row.urgency_reason,
         series_count=row.series_count,
         instances_count=row.instances_count,
+        source_ae_title=row.source_ae_title,
+        body_parts=body_parts,
+        labels=marked.labels,
+        reading=marked.reading,
         tasks=tasks,
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from service.core.states import Priority, StudyState
+from service.core.states import Priority, ReadingState, StudyState
 from service.records.paging import PAGE_DEFAULT, PAGE_LIMIT
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -50,6 +50,12 @@ def _split(value: object) -> object:
     if not isinstance(values, list):
         return values
     return [part.strip() for item in values for part in str(item).split(",") if part.strip()]
+
+
+def _listed(value: object) -> object:
+    """Take one value for a list of it; drop what is empty. A label may hold a comma."""
+    values = [value] if isinstance(value, str) else value
+    return [item for item in values if item != ""] if isinstance(values, list) else values
 
 
 def _absent(value: object) -> object:
@@ -97,6 +103,19 @@ class WorklistQuery(BaseModel):
     )
     priority: Annotated[list[Priority], BeforeValidator(_split)] = Field(
         default=[], max_length=16, description="Any of these priorities."
+    )
+    label: Annotated[
+        list[Annotated[str, Field(max_length=64), AfterValidator(_printable)]],
+        BeforeValidator(_listed),
+    ] = Field(default=[], max_length=16, description="Every one of these labels is on the study.")
+    reading: Annotated[list[ReadingState], BeforeValidator(_split)] = Field(
+        default=[], max_length=8, description="A person is so far with it."
+    )
+    source_ae_title: Text = Field(
+        default=None, description="AE title of the first sender; `*` stands for any text."
+    )
+    study_description: Text = Field(
+        default=None, description="Part of the description, in any case."
     )
     task: Text = Field(default=None, description="Studies on which this task ran or will run.")
     received_from: Time = Field(default=None, description="First instance received at or after.")

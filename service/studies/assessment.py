@@ -10,7 +10,7 @@ from service.core.identifiers import derive_job_id
 from service.core.packages import ModelPackage
 from service.core.settings import Settings
 from service.core.states import Priority
-from service.records import assembly, assessments, jobs, progress
+from service.records import assembly, assessments, controls, jobs, progress
 from service.records.assembly import OpenStudy, SeriesContent, StudyContent
 from service.records.assessments import Assessment
 from service.records.database import Transaction
@@ -82,6 +82,7 @@ def _schedule(
     request: Request,
     at: datetime,
 ) -> Sequence[str]:
+    settings = controls.in_force(connection, settings)
     content = assembly.study_content(connection, study_id)
     decided = _route(connection, content, settings)
     enabled = [package for package in packages if _runs(package, decided, settings)]
