@@ -131,6 +131,8 @@ series = Table(
     Column("completed_at", UtcDateTime),
     Column("instances_count", Integer, nullable=False, server_default="0"),
     Column("is_result", Boolean, nullable=False, server_default=text("false")),
+    # Results that nobody should read by themselves: superseded, of a shadow run, in another form.
+    Column("hidden", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("study_id", "series_instance_uid"),
     Index("ix_series_series_instance_uid", "series_instance_uid"),
 )
@@ -190,6 +192,8 @@ jobs = Table(
     Column("inputs", Json, nullable=False),  # [{"instance_id", "sha256"}]
     Column("current", Boolean, nullable=False),  # False once a newer run replaced it
     Column("shadow", Boolean, nullable=False, server_default=text("false")),
+    # The finished run whose results this job makes anew, without the network; never `current`.
+    Column("report_of", String(32), index=True),
     Column("destinations", Json, nullable=False),  # names, or null for every matching one
     Column("state", String(16), nullable=False),
     Column("priority", String(8), nullable=False),
@@ -245,6 +249,18 @@ results = Table(
     Column("reason", String(64), nullable=False, server_default=""),
     Column("message", Text, nullable=False, server_default=""),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("form", String(32), nullable=False, server_default=""),  # service.core.profiles
+    Column("reviewed", Boolean, nullable=False, server_default=text("false")),
+    Column("superseded_at", UtcDateTime),
+    Column("superseded_by", String(32)),  # jobs.id, null where nothing took its place
+)
+
+analyses = Table(
+    "analyses",
+    metadata,
+    Column("job_id", String(32), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("frames", Json, nullable=False),  # [[SOP Instance UID, frame number]] of the masks
+    Column("evidence", LargeBinary, nullable=False),  # workers.evidence: masks and maps
 )
 
 deliveries = Table(
@@ -273,6 +289,16 @@ deliveries = Table(
     Column("delivered_at", UtcDateTime),
     UniqueConstraint("result_id", "destination"),
     Index("ix_deliveries_state_due_at", "state", "due_at"),
+)
+
+destination_classes = Table(
+    "destination_classes",
+    metadata,
+    Column("destination", String(32), primary_key=True),
+    Column("sop_class_uid", String(64), primary_key=True),
+    Column("accepted", Boolean, nullable=False),
+    Column("reason", String(64), nullable=False, server_default=""),
+    Column("seen_at", UtcDateTime, nullable=False),
 )
 
 outbox = Table(
