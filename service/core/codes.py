@@ -97,6 +97,14 @@ OBJECT_SET_INCOMPLETE: Final = _dcm("110523", "Object Set incomplete")
 INSUFFICIENT_QUALITY: Final = _dcm("110531", "Insufficient quality for interpretation")
 UNSPECIFIED_REASON: Final = _dcm("110513", "Discontinued for unspecified reason")
 
+# Key objects, TID 2010 and CID 7010; the last four withdraw what they list (IHE IOCM).
+OF_INTEREST: Final = _dcm("113000", "Of Interest")
+KEY_OBJECT_DESCRIPTION: Final = _dcm("113012", "Key Object Description")
+REJECTED_FOR_QUALITY: Final = _dcm("113001", "Rejected for Quality Reasons")
+REJECTED_FOR_PATIENT_SAFETY: Final = _dcm("113037", "Rejected for Patient Safety Reasons")
+INCORRECT_WORKLIST_ENTRY: Final = _dcm("113038", "Incorrect Modality Worklist Entry")
+RETENTION_EXPIRED: Final = _dcm("113039", "Data Retention Policy Expired")
+
 # Measurements. OHIF knows the two axes by exactly these meanings.
 LONG_AXIS: Final = _sct("103339001", "Long Axis")
 SHORT_AXIS: Final = _sct("103340004", "Short Axis")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.core import codes
 from service.core.errors import ContractViolation
@@ -19,16 +19,23 @@ from workers.results.context import (
 from workers.results.encode import Value, clip, item
 from workers.results.source import SourceStudy
 
-_OFFSET: Final = {ResultRole.SEG: 0, ResultRole.SR: 1, ResultRole.SECONDARY_CAPTURE: 2}
-_MODALITY: Final = {
-    ResultRole.SEG: "SEG",
-    ResultRole.SR: "SR",
-    ResultRole.SECONDARY_CAPTURE: "OT",
-}
-_WORD: Final = {
-    ResultRole.SEG: "segmentation",
-    ResultRole.SR: "report",
-    ResultRole.SECONDARY_CAPTURE: "summary",
+
+class _Kind(NamedTuple):
+    """How the series of a role is numbered within its job, marked and called."""
+
+    offset: int
+    modality: str
+    word: str
+
+
+_KINDS: Final = {
+    ResultRole.SEG: _Kind(0, "SEG", "segmentation"),
+    ResultRole.SR: _Kind(1, "SR", "report"),
+    ResultRole.SECONDARY_CAPTURE: _Kind(2, "OT", "summary"),
+    ResultRole.PRESENTATION_STATE: _Kind(3, "PR", "annotations"),
+    ResultRole.PDF: _Kind(4, "DOC", "document"),
+    ResultRole.KEY_OBJECTS: _Kind(5, "KO", "key images"),
+    ResultRole.REJECTION_NOTE: _Kind(6, "KO", "rejection note"),
 }
 
 
@@ -37,7 +44,7 @@ def series_description(context: ResultContext, role: ResultRole) -> str:
 
     Until a site has validated the model it ends in "(research)"; the title gives way.
     """
-    tail = f" {_WORD[role]}" + (" (research)" if context.research_only else "")
+    tail = f" {_KINDS[role].word}" + (" (research)" if context.research_only else "")
     return f"AI {clip(context.model.title, 64 - 3 - len(tail))}{tail}"
 
 
@@ -47,10 +54,10 @@ def written(
     """Return the identity of the job's result in a role, without content yet."""
     return WrittenResult(
         role=role,
-        modality=_MODALITY[role],
+        modality=_KINDS[role].modality,
         study_instance_uid=source.study_instance_uid,
         series_instance_uid=result_series_uid(context.job_id, role),
-        series_number=context.series_number + _OFFSET[role],
+        series_number=context.series_number + _KINDS[role].offset,
         series_description=series_description(context, role),
         sop_class_uid=sop_class_uid,
         sop_instance_uid=result_uid(context.job_id, role),

@@ -134,6 +134,15 @@ def image(
     return _item(relation, "IMAGE", name, ReferencedSOPSequence=[encoded(elements)])
 
 
+def composite(relation: Relation, name: Code | None, reference: InstanceReference) -> bytes:
+    """Return a COMPOSITE item for an instance without pixels."""
+    elements: dict[str, Value] = {
+        "ReferencedSOPClassUID": reference.sop_class_uid,
+        "ReferencedSOPInstanceUID": reference.sop_instance_uid,
+    }
+    return _item(relation, "COMPOSITE", name, ReferencedSOPSequence=[encoded(elements)])
+
+
 def _item(
     relation: Relation,
     value_type: str,

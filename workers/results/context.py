@@ -27,6 +27,10 @@ class ResultRole(StrEnum):
     SEG = "seg"
     SR = "sr"
     SECONDARY_CAPTURE = "sc"
+    PRESENTATION_STATE = "gsps"
+    PDF = "pdf"
+    KEY_OBJECTS = "ko"
+    REJECTION_NOTE = "rejection"
 
 
 class SrClass(StrEnum):

@@ -17,7 +17,6 @@ from workers.results.common import (
     analysed_instances,
     check_source,
     common_elements,
-    device_uid,
     evidence,
     reference_of,
     written,
@@ -39,6 +38,7 @@ from workers.results.groups import (
     is_placed,
     shown_frames,
 )
+from workers.results.observer import language_and_observer
 from workers.results.source import SourceStudy
 
 # Words in our reason codes, and the standard's nearest reason; the first that occurs counts.
@@ -140,20 +140,13 @@ def _preamble(
     context: ResultContext, source: SourceStudy, instances: Sequence[InstanceHeader]
 ) -> list[bytes]:
     """Return language, observer and procedure reported (TID 1204, 1001, 1004)."""
-    equipment, observer = context.equipment, Relation.HAS_OBS_CONTEXT
     procedure = (
         context.procedure
         or source.procedure
         or codes.PROCEDURES.get(instances[0].modality, codes.IMAGING_PROCEDURE)
     )
     return [
-        content.code(Relation.HAS_CONCEPT_MOD, codes.LANGUAGE, codes.ENGLISH),
-        content.code(observer, codes.OBSERVER_TYPE, codes.DEVICE),
-        content.uid(observer, codes.DEVICE_OBSERVER_UID, device_uid(context)),
-        content.text(observer, codes.DEVICE_OBSERVER_NAME, context.model.name),
-        content.text(observer, codes.DEVICE_OBSERVER_MANUFACTURER, equipment.manufacturer),
-        content.text(observer, codes.DEVICE_OBSERVER_MODEL_NAME, equipment.model_name),
-        content.text(observer, codes.DEVICE_OBSERVER_SERIAL_NUMBER, equipment.device_serial_number),
+        *language_and_observer(context),
         content.code(Relation.HAS_CONCEPT_MOD, codes.PROCEDURE_REPORTED, procedure),
     ]
 

@@ -46,6 +46,10 @@ _IMAGE: Final = (
     "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
 )  # fmt: skip
+_KEY_OBJECTS: Final = (
+    "ValueType", "ConceptNameCodeSequence", "ContinuityOfContent", "ContentTemplateSequence",
+    "ContentSequence", "CurrentRequestedProcedureEvidenceSequence",
+)  # fmt: skip
 _OF_ROLE: Final[Mapping[ResultRole, tuple[str, ...]]] = {
     ResultRole.SR: (
         "CompletionFlag", "VerificationFlag", "PreliminaryFlag", "ValueType",
@@ -61,6 +65,8 @@ _OF_ROLE: Final[Mapping[ResultRole, tuple[str, ...]]] = {
     ResultRole.SECONDARY_CAPTURE: (
         *_IMAGE, "ConversionType", "BurnedInAnnotation", "SourceImageSequence",
     ),
+    ResultRole.KEY_OBJECTS: _KEY_OBJECTS,
+    ResultRole.REJECTION_NOTE: _KEY_OBJECTS,
 }  # fmt: skip
 _GRAMMAR: Final[Mapping[bytes, re.Pattern[bytes]]] = {
     b"AS": re.compile(rb"(\d{3}[DWMY])?"),
@@ -135,6 +141,9 @@ def _check(
     elif result.role is ResultRole.SEG and analysis is not None:
         check_evidence(again, root=_PER_FRAME, evidence=_REFERENCED_SERIES)
         check_segmentation(dataset, again, context, analysis, frames)
+    elif result.role in (ResultRole.KEY_OBJECTS, ResultRole.REJECTION_NOTE):
+        check_evidence(again, root=_CONTENT, evidence=_EVIDENCE)
+        _check_listed(again)
     elif result.role is ResultRole.SECONDARY_CAPTURE:
         check_pixel_bytes(dataset, dataset.Rows * dataset.Columns * dataset.SamplesPerPixel)
 
@@ -167,6 +176,18 @@ def check_evidence(again: Reread, *, root: int, evidence: int) -> None:
         pointed = element.root == root and element.tag == _REFERENCED_INSTANCE
         if pointed and element.value not in listed:
             raise InvalidResult("EVIDENCE_INCOMPLETE", f"{text(element)} is not in the evidence")
+
+
+def _check_listed(again: Reread) -> None:
+    """Refuse a list of key objects that differs from its evidence."""
+    pointed = {
+        root: sorted(
+            {e.value for e in again.elements if e.root == root and e.tag == _REFERENCED_INSTANCE}
+        )
+        for root in (_CONTENT, _EVIDENCE)
+    }
+    if not pointed[_CONTENT] or pointed[_CONTENT] != pointed[_EVIDENCE]:
+        raise InvalidResult("EVIDENCE_INCOMPLETE", "the list and its evidence differ")
 
 
 def _opened(content: bytes) -> Dataset:

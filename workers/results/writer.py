@@ -1,14 +1,15 @@
 """All results of one job, written and checked: what the job calls.
 
-`write_results` for an analysis, `write_refusal` for series that were not analysed. What they
-return has passed the gate.
+`write_results` for an analysis, `write_refusal` for series that were not analysed,
+`rejection_note` for what is withdrawn. What they return has passed the gate.
 """
 
 from collections.abc import Sequence
 
 from service.core.findings import Analysis
 from service.core.headers import InstanceHeader, SourceFrame
-from workers.results.context import ResultContext, WrittenResult
+from workers.results.context import InstanceReference, ResultContext, WrittenResult
+from workers.results.key_objects import Rejection, write_rejection_note
 from workers.results.rendering import Display
 from workers.results.secondary_capture import write_secondary_capture
 from workers.results.seg import write_seg
@@ -70,3 +71,34 @@ def write_refusal(
     frames = [SourceFrame(instance) for instance in instances]
     validate_result(report, context, source, analysis=None, frames=frames)
     return report
+
+
+def rejection_note(
+    context: ResultContext,
+    withdrawn: Sequence[InstanceReference],
+    *,
+    why: Rejection = Rejection.QUALITY,
+    words: str = "",
+) -> WrittenResult:
+    """Return the Key Object Selection that withdraws these instances of one study (IHE IOCM).
+
+    Parameters
+    ----------
+    context
+        The job that withdraws: its patient, study and time are the note's.
+    withdrawn
+        What is to be hidden, as it was delivered; `WrittenResult.reference` names it.
+    words
+        Said as Key Object Description, without anything that identifies the patient.
+
+    Raises
+    ------
+    ContractViolation
+        ``NOTHING_WITHDRAWN`` or ``SOURCE_STUDY_DIFFERS``.
+    InvalidResult
+        When the note does not pass the gate.
+    """
+    source = read_source(context.source_header)
+    note = write_rejection_note(context, source, withdrawn, why=why, words=words)
+    validate_result(note, context, source, analysis=None, frames=())
+    return note
