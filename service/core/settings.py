@@ -25,6 +25,13 @@ from pydantic_settings import (
 )
 
 from service.core.errors import InvalidSettings
+from service.core.settings_access import (
+    AuditSettings,
+    HttpSettings,
+    OidcSettings,
+    SyslogSettings,
+    WebhookSettings,
+)
 from service.core.settings_sections import (
     Caller,
     Condition,
@@ -32,7 +39,6 @@ from service.core.settings_sections import (
     Destination,
     DicomSettings,
     DicomTls,
-    HttpSettings,
     JobsSettings,
     LogSettings,
     ModelSettings,
@@ -50,6 +56,7 @@ from service.core.settings_sections import (
 __all__ = [
     "CONFIG_VARIABLE",
     "PREFIX",
+    "AuditSettings",
     "Caller",
     "Condition",
     "DatabaseSettings",
@@ -62,6 +69,7 @@ __all__ = [
     "ModelSettings",
     "ModelsSettings",
     "ObjectKind",
+    "OidcSettings",
     "RedisSettings",
     "ResultsSettings",
     "RetentionSettings",
@@ -69,6 +77,8 @@ __all__ = [
     "Section",
     "Settings",
     "StudiesSettings",
+    "SyslogSettings",
+    "WebhookSettings",
     "environment_values",
     "is_loopback",
     "load_settings",
@@ -99,6 +109,8 @@ class Settings(BaseSettings):
     jobs: JobsSettings = JobsSettings()
     destinations: tuple[Destination, ...] = ()
     routing: tuple[RoutingRule, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
+    audit: AuditSettings = AuditSettings()
     retention: RetentionSettings = RetentionSettings()
     models: ModelsSettings = ModelsSettings()
     results: ResultsSettings = ResultsSettings()
@@ -109,6 +121,9 @@ class Settings(BaseSettings):
         names = [destination.name for destination in self.destinations]
         if len(set(names)) != len(names):
             raise ValueError(f"destinations: names must differ, found {sorted(names)}")
+        hooks = [webhook.name for webhook in self.webhooks]
+        if len(set(hooks)) != len(hooks):
+            raise ValueError(f"webhooks: names must differ, found {sorted(hooks)}")
         for rule in self.routing:
             for name in rule.destinations or ():
                 if name not in names:
@@ -231,12 +246,12 @@ def refuse_open_doors(settings: Settings) -> None:
         )
     if not is_loopback(http.host) and http.auth == "none":
         raise _invalid(
-            "http.auth", f"none with http.host {http.host}", "api_key beyond a loopback address"
+            "http.auth",
+            f"none with http.host {http.host}",
+            "api_key or oidc beyond a loopback address",
         )
-    if http.auth == "oidc":
-        raise _invalid("http.auth", "oidc", "none or api_key in this version")
-    if http.auth == "api_key" and not http.api_keys:
-        raise _invalid("http.api_keys", "none", "at least one key when http.auth is api_key")
+    if http.auth == "oidc" and http.oidc.issuer is None:
+        raise _invalid("http.oidc.issuer", "none", "the provider's address when http.auth is oidc")
 
 
 def is_loopback(host: str) -> bool:
@@ -287,9 +302,14 @@ def _from_validation(error: ValidationError) -> InvalidSettings:
     key = ".".join(str(part) for part in first["loc"]) or "settings"
     if first["type"] == "extra_forbidden":
         return _invalid(key, "an unknown setting", "the keys that README.md lists")
-    secret = any(word in key for word in ("url", "password", "token", "api_keys"))
-    found = "***" if secret else repr(first["input"])
-    return _invalid(key, found, first["msg"])
+    return _invalid(key, _shown(key, first["input"]), first["msg"])
+
+
+def _shown(key: str, value: object) -> str:
+    """Return a wrong value as an error may show it: secrets, and what may hold some, never."""
+    if any(word in key for word in ("url", "password", "token", "api_keys", "secret")):
+        return "***"
+    return ", ".join(map(str, value)) if isinstance(value, dict) else repr(value)
 
 
 def _invalid(key: str, found: str, allowed: str) -> InvalidSettings:

@@ -95,17 +95,6 @@ class DicomSettings(Section):
         return [{"ae_title": item} if isinstance(item, str) else item for item in value]
 
 
-class HttpSettings(Section):
-    """REST, DICOMweb, worklist page and viewer."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    auth: Literal["none", "api_key", "oidc"] = "none"
-    api_keys: tuple[SecretStr, ...] = ()
-    max_upload_bytes: int = Field(default=2 * GIBIBYTE, ge=1 << 20)
-    viewer_dir: Path | None = None
-
-
 class StudiesSettings(Section):
     """When a series and a study count as complete."""
 
@@ -135,7 +124,7 @@ class Condition(Section):
 
 
 class Destination(Section):
-    """A PACS that gets results, by C-STORE or by STOW-RS."""
+    """Who gets results: a PACS by C-STORE or STOW-RS, or a system that takes HL7 v2 by MLLP."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")
     ae_title: str | None = None
@@ -144,11 +133,22 @@ class Destination(Section):
     tls: DicomTls = DicomTls()
     storage_commitment: bool = False
     stow_url: str | None = Field(default=None, pattern=r"^https?://")
+    mllp_host: str | None = None
+    receiving_application: str = Field(default="", pattern=r"^[A-Za-z0-9_. -]{0,64}$")
+    receiving_facility: str = Field(default="", pattern=r"^[A-Za-z0-9_. -]{0,64}$")
     username: str | None = None
     password: SecretStr | None = None
     bearer_token: SecretStr | None = None
     objects: tuple[ObjectKind, ...] = ("sr", "seg")
     rules: tuple[Condition, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _messages_tell_reports(cls, values: object) -> object:
+        """Let a destination of HL7 messages get one for each report, and nothing else."""
+        if isinstance(values, dict) and values.get("mllp_host") is not None:
+            return {"objects": ("sr",), **values}
+        return values
 
     @field_validator("objects")
     @classmethod
@@ -173,8 +173,13 @@ class Destination(Section):
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
         by_dimse = self.ae_title is not None and self.host is not None and self.port is not None
-        if by_dimse == (self.stow_url is not None):
-            raise ValueError("give either ae_title, host and port, or stow_url")
+        by_mllp = self.mllp_host is not None and self.port is not None
+        if [by_dimse, self.stow_url is not None, by_mllp].count(True) != 1:
+            raise ValueError(
+                "give either ae_title, host and port, or stow_url, or mllp_host and port"
+            )
+        if by_mllp and self.objects != ("sr",):
+            raise ValueError("a message tells a report: objects = ['sr'] with mllp_host")
         return self
 
 

@@ -386,3 +386,92 @@ controls = Table(
     Column("changed_by", Text, nullable=False, server_default=""),
     Column("changed_at", UtcDateTime, nullable=False),
 )
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),  # the part of the key that may be shown
+    Column("name", Text, nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", Text, nullable=False, server_default=""),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", String(64), primary_key=True),  # of the cookie
+    Column("name", Text, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("means", String(16), nullable=False),  # service.core.access.Means
+    Column("source", String(128), nullable=False, server_default="", index=True),
+    Column("study_instance_uid", String(64)),  # the only study to be seen, null for all
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+audit_events = Table(
+    "audit_events",  # append-only: triggers refuse everything else
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("kind", String(16), nullable=False),  # service.core.audit.AuditKind
+    Column("operation", String(64), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("means", String(16), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("subject_id", String(128), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("process", String(128), nullable=False),
+    Column("sha256", String(64), nullable=False),  # over the entry and the one before it
+    Index("ix_audit_events_actor_id", "actor", "id"),
+    sqlite_autoincrement=True,
+)
+
+relays = Table(
+    "relays",  # how far a list has been passed on, and by whom just now
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("holder", String(128), nullable=False, server_default=""),
+    Column("lease_until", UtcDateTime),
+    Column("reason", String(64), nullable=False, server_default=""),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+webhook_calls = Table(
+    "webhook_calls",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("message_id", String(64), nullable=False, unique=True),  # the same in every attempt
+    Column("webhook", String(32), nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("content", Json, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("fence", Integer, nullable=False, server_default="0"),
+    Column("lease_until", UtcDateTime),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("give_up_at", UtcDateTime, nullable=False),
+    Column("reason", String(64), nullable=False, server_default=""),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("delivered_at", UtcDateTime),
+    Index("ix_webhook_calls_state_due_at", "state", "due_at"),
+)
