@@ -287,8 +287,15 @@ deliveries = Table(
     Column("message", Text, nullable=False, server_default=""),
     Column("created_at", UtcDateTime, nullable=False),
     Column("delivered_at", UtcDateTime),
+    # Storage commitment: service.core.states.CommitmentState, empty where nobody is asked for it.
+    Column("commitment", String(16), nullable=False, server_default=""),
+    Column("commitment_uid", String(64), index=True),  # of the transaction under way
+    Column("commitment_due_at", UtcDateTime),
+    Column("commitment_attempts", Integer, nullable=False, server_default="0"),
+    Column("committed_at", UtcDateTime),
     UniqueConstraint("result_id", "destination"),
     Index("ix_deliveries_state_due_at", "state", "due_at"),
+    Index("ix_deliveries_commitment_commitment_due_at", "commitment", "commitment_due_at"),
 )
 
 destination_classes = Table(
@@ -299,6 +306,19 @@ destination_classes = Table(
     Column("accepted", Boolean, nullable=False),
     Column("reason", String(64), nullable=False, server_default=""),
     Column("seen_at", UtcDateTime, nullable=False),
+)
+
+commitment_reports = Table(
+    "commitment_reports",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False),
+    Column("calling_ae_title", String(64), nullable=False),
+    Column("instances", Json, nullable=False),  # [[SOP Class UID, SOP Instance UID], ...]
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", UtcDateTime, nullable=False, index=True),
+    Column("give_up_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
 )
 
 outbox = Table(
