@@ -447,7 +447,7 @@ audit_events = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("at", UtcDateTime, nullable=False, index=True),
-    Column("kind", String(16), nullable=False),  # service.core.audit.AuditKind
+    Column("kind", String(16), nullable=False),  # service.records.audit.AuditKind
     Column("operation", String(64), nullable=False),
     Column("outcome", String(16), nullable=False),
     Column("actor", Text, nullable=False),
