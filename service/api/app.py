@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from service.api import (
     deliveries,
+    desk,
     docs,
     events,
     findings,
@@ -36,6 +37,7 @@ _ROOMS: Final = (
     findings,
     jobs,
     deliveries,
+    desk,
     models,
     events,
     statistics,

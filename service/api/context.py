@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastapi import Request
+
+from service.core.access import LOCAL
 from service.core.clock import Clock
 from service.core.errors import InvalidModel
 from service.core.manifest import MANIFEST_NAME
@@ -45,6 +48,12 @@ def _readable(files: list[Path]) -> list[tuple[str, ModelPackage]]:
             continue
         found.append((package.name, package))
     return found
+
+
+def asker(request: Request) -> str:
+    """Return the name of who asks, as the gate found it; empty where nobody is asked for a name."""
+    principal = request.scope.get("principal")
+    return "" if principal is None or principal is LOCAL else str(principal.name)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ TAGS: Final = [
     {"name": "jobs", "description": "Runs of one model on one series."},
     {"name": "deliveries", "description": "Results on their way to destinations."},
     {"name": "models", "description": "Installed model packages."},
+    {"name": "desk", "description": "Queues, destinations, rules and disk, for administrators."},
     {"name": "events", "description": "State changes as they happen."},
     {"name": "dicomweb", "description": "QIDO-RS, WADO-RS and STOW-RS (PS3.18)."},
     {"name": "statistics", "description": "Figures over time."},

@@ -34,6 +34,8 @@ _STATUSES: Final = MappingProxyType(
     {
         "JOB_STATE": 409,
         "DELIVERY_STATE": 409,
+        "STUDY_COMPLETE": 409,
+        "SWITCHED_OFF": 409,
         "INVALID_QUERY": 400,
         "NOT_ACCEPTABLE": 406,
         "UNSUPPORTED_MEDIA_TYPE": 415,

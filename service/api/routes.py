@@ -22,6 +22,7 @@ def add(
     problems: tuple[int, ...] = (),
     status: int = 200,
     away: Any = None,
+    tag: str | None = None,
 ) -> None:
     """Add a handler under ``METHOD path``.
 
@@ -44,6 +45,7 @@ def add(
         description=description,
         responses={status: {"model": gives}, **documented(*problems, 503), **unavailable},
         response_model=None,
+        tags=None if tag is None else [tag],
     )
 
 

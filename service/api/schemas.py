@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.core.findings import Code
 from service.core.headers import Triple
-from service.core.states import Priority
+from service.core.states import Priority, ReadingState
 from service.records.paging import PAGE_DEFAULT, PAGE_LIMIT
 from service.records.reviews import Verdict
+from service.records.topics import Topic
 
 _UID: Final = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+$"
 _NAME: Final = r"^[A-Za-z0-9_-]{1,64}$"
@@ -31,6 +32,7 @@ JobId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="32 hexadecim
 FindingId = Annotated[str, Path(pattern=r"^[0-9a-f-]{36}$", description="A UUID")]
 DeliveryId = Annotated[int, Path(ge=1, le=_ROW_ID_LIMIT)]
 ModelName = Annotated[str, Path(pattern=_NAME, examples=["lung_nodule_detection"])]
+TopicName = Annotated[Topic, Path(description="`infer`: model runs; `deliver`: results")]
 NameFilter = Annotated[str | None, Query(pattern=_NAME)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Rows in a page")]
 Cursor = Annotated[str | None, Query(max_length=1024, description="`next` of the page before")]
@@ -57,6 +59,37 @@ class RunAgain(Body):
     force: bool = Field(
         default=False, description="Run even where exactly this run is finished already"
     )
+
+
+class LabelsBody(Body):
+    """The labels that a study is to have."""
+
+    labels: list[Annotated[str, Field(max_length=200)]] = Field(
+        max_length=100, examples=[["second opinion"]]
+    )
+
+
+class ReadingBody(Body):
+    """How far a person is with a study."""
+
+    state: ReadingState
+    reader: Line = Field(default="", description="Where nobody is signed in")
+
+
+class TryRules(Body):
+    """The study that the rules are tried on."""
+
+    study_instance_uid: str = Field(max_length=64, pattern=_UID, examples=["1.2.840.113619.1"])
+
+
+class SwitchBody(Body):
+    """What to lay over the settings of a model; what is left out is as the settings say."""
+
+    enabled: bool | None = Field(default=None, description="false: schedule it on nothing new")
+    shadow: bool | None = Field(
+        default=None, description="Run it for comparison and send its results nowhere"
+    )
+    operating_point: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]{0,62}$")
 
 
 class ReviewChanges(Body):

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from service.api.answers import answer
-from service.api.context import Context
+from service.api.context import Context, asker
 from service.api.routes import PREFIX, add
-from service.api.schemas import RunAgain, StudyUid
-from service.records import study_view
+from service.api.schemas import LabelsBody, ReadingBody, RunAgain, StudyUid
+from service.records import marks, study_view
+from service.records.marks import LabelCount, Marks
 from service.records.study_view import ResultItem, StudyDetail
-from service.studies.assessment import Request, run_again
+from service.studies import assessment
+from service.studies.assessment import complete_now, run_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,14 @@ class ScheduledJobs:
     """The jobs that will run; empty when no series suits a model that was asked for."""
 
     job_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelList:
+    """Labels with how many studies have them."""
+
+    items: Sequence[LabelCount]
+    next: None = None
 
 
 class StudyRoutes:
@@ -64,12 +75,60 @@ class StudyRoutes:
             job_ids = run_again(
                 connection,
                 study_view.study_key(connection, study_instance_uid),
-                Request(asked.task, asked.model, asked.priority, asked.force),
+                assessment.Request(asked.task, asked.model, asked.priority, asked.force),
                 packages=list(context.shelf.packages().values()),
                 settings=context.settings,
                 at=context.clock.now(),
             )
         return answer(ScheduledJobs(job_ids), status=202)
+
+    def complete_study(self, study_instance_uid: StudyUid) -> Response:
+        """Take a study for complete.
+
+        Does not wait for the quiet time after its last instance; one that comes later opens it
+        again. 409 when it is complete already.
+        """
+        context = self._context
+        with context.records.writing() as connection:
+            job_ids = complete_now(
+                connection,
+                study_view.study_key(connection, study_instance_uid),
+                packages=list(context.shelf.packages().values()),
+                settings=context.settings,
+                at=context.clock.now(),
+            )
+        return answer(ScheduledJobs(job_ids), status=202)
+
+    def label_study(
+        self, study_instance_uid: StudyUid, body: LabelsBody, request: Request
+    ) -> Response:
+        """Set the labels of a study.
+
+        Those given and no others; the worklist filters by them.
+        """
+        at, by = self._context.clock.now(), asker(request)
+        with self._context.records.writing() as connection:
+            key = study_view.study_key(connection, study_instance_uid)
+            marks.set_labels(connection, key, body.labels, by=by, at=at)
+            return answer(marks.of_studies(connection, [key]).get(key, marks.NOTHING))
+
+    def set_reading(
+        self, study_instance_uid: StudyUid, body: ReadingBody, request: Request
+    ) -> Response:
+        """Say how far a person is with a study."""
+        at, reader = self._context.clock.now(), asker(request) or body.reader
+        with self._context.records.writing() as connection:
+            key = study_view.study_key(connection, study_instance_uid)
+            marks.set_reading(connection, key, body.state, reader=reader, at=at)
+            return answer(marks.of_studies(connection, [key]).get(key, marks.NOTHING))
+
+    def list_labels(self) -> Response:
+        """List the labels in use.
+
+        The most used first.
+        """
+        with self._context.records.reading() as connection:
+            return answer(LabelList(marks.known_labels(connection)))
 
 
 def router(context: Context) -> APIRouter:
@@ -86,4 +145,16 @@ def router(context: Context) -> APIRouter:
         problems=(404, 413, 422),
         status=202,
     )
+    add(
+        routes,
+        f"POST {one}/complete",
+        handlers.complete_study,
+        gives=ScheduledJobs,
+        problems=(404, 409, 413, 422),
+        status=202,
+    )
+    marked: dict[str, Any] = {"gives": Marks, "problems": (404, 413, 422)}
+    add(routes, f"PUT {one}/labels", handlers.label_study, **marked)
+    add(routes, f"PUT {one}/reading", handlers.set_reading, **marked)
+    add(routes, "GET /labels", handlers.list_labels, gives=LabelList)
     return routes

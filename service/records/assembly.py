@@ -88,6 +88,26 @@ def _open_and_quiet(at: datetime, quiet: timedelta) -> ColumnElement[bool]:
     )
 
 
+def close_at_once(connection: Connection, study_id: int, *, at: datetime) -> OpenStudy | None:
+    """Close every series of a study without waiting, and return the study for closing.
+
+    None when the study is closed already.
+    """
+    still_open = and_(
+        series.c.study_id == study_id, series.c.completed_revision < series.c.revision
+    )
+    connection.execute(
+        update(series)
+        .where(still_open)
+        .values(completed_revision=series.c.revision, completed_at=at)
+    )
+    query = select(studies.c.id, studies.c.study_instance_uid, studies.c.revision)
+    row = connection.execute(
+        query.where(studies.c.id == study_id, studies.c.completed_revision < studies.c.revision)
+    ).first()
+    return None if row is None else OpenStudy(*row)
+
+
 def quiet_studies(
     connection: Connection, *, at: datetime, quiet: timedelta, limit: int = 50
 ) -> Sequence[OpenStudy]:

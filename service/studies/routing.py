@@ -44,7 +44,7 @@ def attributes(header_bytes: bytes, calling_ae_title: str) -> Lookup:
     # Costs a second of every start when imported above, long before the first study comes.
     from pydicom import dcmread  # noqa: PLC0415
 
-    dataset = dcmread(BytesIO(header_bytes), force=True)
+    dataset = dcmread(BytesIO(header_bytes), force=True, stop_before_pixels=True)
 
     def values(keyword: str) -> tuple[str, ...]:
         if keyword == CALLING_AE_TITLE:
