@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from service.core.identifiers import is_ae_title
+from service.core.profiles import Profile, SegForm, SrForm, TextForm
 from service.core.states import Priority
 
 GIBIBYTE = 1 << 30
@@ -140,6 +141,21 @@ class Destination(Section):
     password: SecretStr | None = None
     bearer_token: SecretStr | None = None
     objects: tuple[ObjectKind, ...] = ("sr", "seg")
+    sr_class: SrForm = SrForm.COMPREHENSIVE_3D
+    seg_form: SegForm = SegForm.BINARY
+    made_up_plane: bool = Field(
+        default=False, description="Segmentations of radiographs lie on a plane of their own"
+    )
+    keep_empty_frames: bool = False
+    character_set: TextForm = Field(
+        default=TextForm.UTF_8, description="utf-8, or source: that of the study's images"
+    )
+    only_reviewed: bool = Field(
+        default=False, description="Nothing goes out that no reader has reviewed"
+    )
+    rejection_notes: bool = Field(
+        default=False, description="A Key Object note (IHE IOCM) withdraws what was superseded"
+    )
     rules: tuple[Condition, ...] = ()
 
     @model_validator(mode="before")
@@ -158,17 +174,22 @@ class Destination(Section):
             raise ValueError(f"sr, seg or sc; {' and '.join(missing)} are not written yet")
         return value
 
-    @field_validator("storage_commitment")
-    @classmethod
-    def _asked_for(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("false; results do not ask for storage commitment yet")
-        return value
-
     @field_validator("ae_title")
     @classmethod
     def _ae_title(cls, value: str | None) -> str | None:
         return None if value is None else _checked_ae_title(value)
+
+    @property
+    def profile(self) -> Profile:
+        """What it gets, as it is set."""
+        return Profile(
+            objects=self.objects,
+            sr=self.sr_class,
+            seg=self.seg_form,
+            text=self.character_set,
+            made_up_plane=self.made_up_plane,
+            keep_empty_frames=self.keep_empty_frames,
+        )
 
     @model_validator(mode="after")
     def _one_way_in(self) -> Self:
@@ -180,6 +201,8 @@ class Destination(Section):
             )
         if by_mllp and self.objects != ("sr",):
             raise ValueError("a message tells a report: objects = ['sr'] with mllp_host")
+        if self.storage_commitment and not by_dimse:
+            raise ValueError("storage_commitment = true goes with ae_title, host and port")
         return self
 
 
@@ -231,6 +254,13 @@ class ResultsSettings(Section):
 
     clinical_use: bool = Field(
         default=False, description="true only after the site has validated the models"
+    )
+    verified_by_readers: bool = Field(
+        default=False,
+        description="A report that a named reader reviewed counts as verified by that reader",
+    )
+    organization: str = Field(
+        default="", max_length=64, description="Of the readers who verify reports"
     )
 
 

@@ -49,11 +49,23 @@ class ReadingState(StrEnum):
     READ = "READ"
 
 
+class CommitmentState(StrEnum):
+    """Whether a destination said that it keeps a delivered result (PS3.4 annex J)."""
+
+    NONE = ""  # it is not asked
+    DUE = "DUE"  # it is to be asked
+    REQUESTED = "REQUESTED"  # it took the question; its report is awaited
+    COMMITTED = "COMMITTED"
+    REFUSED = "REFUSED"  # it does not keep the result, which is sent again
+    FAILED = "FAILED"  # it never said
+
+
 class ResultState(StrEnum):
     """Whether a written object may leave."""
 
     VALID = "VALID"
-    QUARANTINED = "QUARANTINED"
+    QUARANTINED = "QUARANTINED"  # did not pass its checks; kept for an administrator to look at
+    SUPERSEDED = "SUPERSEDED"  # a newer result says something else, or nothing
 
 
 class Priority(StrEnum):
@@ -91,9 +103,15 @@ DELIVERY_TRANSITIONS: Final = MappingProxyType(
     {
         DeliveryState.SCHEDULED: frozenset({DeliveryState.IN_PROGRESS, DeliveryState.CANCELED}),
         DeliveryState.IN_PROGRESS: frozenset(
-            {DeliveryState.DELIVERED, DeliveryState.SCHEDULED, DeliveryState.PARKED}
+            {
+                DeliveryState.DELIVERED,
+                DeliveryState.SCHEDULED,
+                DeliveryState.PARKED,
+                DeliveryState.CANCELED,
+            }
         ),
-        DeliveryState.PARKED: frozenset({DeliveryState.SCHEDULED}),
+        # CANCELED: a newer result took its place, or another form of it goes out instead.
+        DeliveryState.PARKED: frozenset({DeliveryState.SCHEDULED, DeliveryState.CANCELED}),
         DeliveryState.DELIVERED: frozenset({DeliveryState.SCHEDULED}),  # "send again"
         DeliveryState.CANCELED: frozenset(),
     }

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
 from service.core.errors import InvalidRequest, LostClaim, NotFound
-from service.core.states import DELIVERY_TRANSITIONS, DeliveryState, Priority
-from service.records import controls, events, outbox
+from service.core.states import (
+    DELIVERY_TRANSITIONS,
+    CommitmentState,
+    DeliveryState,
+    Priority,
+    ResultState,
+)
+from service.records import commitments, controls, events, outbox
 from service.records.events import EventKind
 from service.records.tables import deliveries, results, studies
 from service.records.topics import Topic
@@ -21,6 +27,16 @@ from service.records.topics import Topic
 GIVE_UP_AFTER = timedelta(hours=24)
 _FIRST_PAUSE_S = 2.0
 _LONGEST_PAUSE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A delivery; ``has_left`` once the destination may have the result, answered or not."""
+
+    delivery_id: int
+    result_id: int
+    destination: str
+    has_left: bool
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,13 @@ def schedule(
 def claim(
     connection: Connection, delivery_id: int, *, at: datetime, lease: timedelta
 ) -> DeliveryClaim | None:
-    """Take the delivery for this process, or return None when it is not there to be taken."""
+    """Take the delivery for this process, or return None when it is not there to be taken.
+
+    One whose result was superseded while an attempt was under way is canceled here.
+    """
+    if _is_superseded(connection, delivery_id):
+        cancel(connection, [delivery_id], reason="SUPERSEDED", at=at)
+        return None
     free = and_(
         deliveries.c.state == DeliveryState.SCHEDULED,
         deliveries.c.due_at <= at,
@@ -135,10 +157,14 @@ def extend(connection: Connection, held: DeliveryClaim, *, until: datetime) -> b
     return done.rowcount == 1
 
 
-def delivered(connection: Connection, held: DeliveryClaim, *, at: datetime) -> None:
-    """Write that the destination has the result."""
+def delivered(
+    connection: Connection, held: DeliveryClaim, *, at: datetime, with_commitment: bool = False
+) -> None:
+    """Write that the destination has the result, and whether to ask it to commit to it."""
     values = {"delivered_at": at, "reason": "", "message": ""}
     _end(connection, held, DeliveryState.DELIVERED, values, at)
+    if with_commitment:
+        commitments.want(connection, held.delivery_id, at=at)
 
 
 def park(
@@ -163,6 +189,48 @@ def try_later(
     return DeliveryState.SCHEDULED
 
 
+def cancel(
+    connection: Connection, delivery_ids: Sequence[int], *, reason: str, at: datetime
+) -> None:
+    """Cancel those of these deliveries that are not under way, nor done."""
+    for delivery_id in delivery_ids:
+        changed = connection.execute(
+            update(deliveries)
+            .where(
+                deliveries.c.id == delivery_id,
+                deliveries.c.state.in_((DeliveryState.SCHEDULED, DeliveryState.PARKED)),
+            )
+            .values(state=DeliveryState.CANCELED, fence=deliveries.c.fence + 1, reason=reason)
+        )
+        if changed.rowcount:
+            _tell(connection, delivery_id, DeliveryState.CANCELED, reason, at)
+
+
+def replace(
+    connection: Connection, held: DeliveryClaim, *, reason: str, message: str, at: datetime
+) -> None:
+    """End a delivery that the destination refused, because another form goes out instead."""
+    values = {"reason": reason, "message": message}
+    _end(connection, held, DeliveryState.CANCELED, values, at)
+
+
+def of_results(connection: Connection, result_ids: Sequence[int]) -> Sequence[Sent]:
+    """Return the deliveries of these results, and which of them may have arrived."""
+    query = select(
+        deliveries.c.id, deliveries.c.result_id, deliveries.c.destination,
+        deliveries.c.state, deliveries.c.attempts,
+    ).where(deliveries.c.result_id.in_(result_ids))  # fmt: skip
+    return [
+        Sent(
+            delivery_id=row.id,
+            result_id=row.result_id,
+            destination=row.destination,
+            has_left=row.attempts > 0 or row.state == DeliveryState.DELIVERED,
+        )
+        for row in connection.execute(query)
+    ]
+
+
 def release_lost(connection: Connection, *, at: datetime) -> int:
     """Give back the deliveries whose process went silent; return how many."""
     lost = and_(deliveries.c.state == DeliveryState.IN_PROGRESS, deliveries.c.lease_until < at)
@@ -183,12 +251,14 @@ def release_lost(connection: Connection, *, at: datetime) -> int:
 def due(
     connection: Connection, *, at: datetime, limit: int = 5000
 ) -> Sequence[tuple[str, Priority]]:
-    """Return the deliveries that wait for an attempt, oldest first."""
+    """Return the deliveries that wait for an attempt or a commitment, oldest first."""
     query = (
         select(deliveries.c.id, deliveries.c.priority)
         .where(
-            deliveries.c.state == DeliveryState.SCHEDULED,
-            deliveries.c.due_at <= at,
+            or_(
+                and_(deliveries.c.state == DeliveryState.SCHEDULED, deliveries.c.due_at <= at),
+                commitments.is_due(at),
+            ),
             ~controls.paused(Topic.DELIVER),
         )
         .order_by(deliveries.c.due_at)
@@ -217,6 +287,8 @@ def send_again(connection: Connection, delivery_id: int, *, at: datetime) -> Non
     ).scalar()
     if state is None:
         raise NotFound("DELIVERY_UNKNOWN", f"no delivery {delivery_id}")
+    if _is_superseded(connection, delivery_id):
+        raise InvalidRequest("DELIVERY_STATE", "a newer result took the place of this one")
     sources = [
         source
         for source, targets in DELIVERY_TRANSITIONS.items()
@@ -233,6 +305,9 @@ def send_again(connection: Connection, delivery_id: int, *, at: datetime) -> Non
             give_up_at=at + GIVE_UP_AFTER,
             reason="",
             message="",
+            commitment=CommitmentState.NONE,
+            commitment_uid=None,
+            commitment_attempts=0,
         )
     )
     if changed.rowcount == 0:
@@ -261,6 +336,15 @@ def _end(
     if done.rowcount == 0:
         raise LostClaim("FENCED", f"delivery {held.delivery_id} was taken over")
     _tell(connection, held.delivery_id, state, values.get("reason", ""), at)
+
+
+def _is_superseded(connection: Connection, delivery_id: int) -> bool:
+    query = (
+        select(results.c.state)
+        .join_from(deliveries, results, results.c.id == deliveries.c.result_id)
+        .where(deliveries.c.id == delivery_id)
+    )
+    return connection.execute(query).scalar() == ResultState.SUPERSEDED
 
 
 def _held(held: DeliveryClaim) -> ColumnElement[bool]:

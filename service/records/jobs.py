@@ -35,6 +35,7 @@ class NewJob:
     priority: Priority
     destinations: Sequence[str] | None = None
     shadow: bool = False
+    report_of: str | None = None  # the run whose results are made anew; no network runs then
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Claim:
     destinations: Sequence[str] | None
     shadow: bool
     created_at: datetime
+    report_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ class Outcome:
 
 def schedule(connection: Connection, job: NewJob, *, at: datetime) -> bool:
     """Write the job and its doorbell, unless the very same job exists; return whether it is new."""
+    is_analysis = job.report_of is None
     if connection.execute(select(jobs.c.id).where(jobs.c.id == job.id)).first() is not None:
-        connection.execute(update(jobs).where(jobs.c.id == job.id).values(current=True))
+        connection.execute(update(jobs).where(jobs.c.id == job.id).values(current=is_analysis))
         progress.refresh(connection, job.study_id, at=at)
         return False
     connection.execute(
@@ -88,8 +91,9 @@ def schedule(connection: Connection, job: NewJob, *, at: datetime) -> bool:
             model_sha256=job.model_sha256,
             parameters=dict(job.parameters),
             inputs=[dict(item) for item in job.inputs],
-            current=True,
+            current=is_analysis,
             shadow=job.shadow,
+            report_of=job.report_of,
             destinations=None if job.destinations is None else list(job.destinations),
             state=JobState.SCHEDULED,
             priority=job.priority,
@@ -122,11 +126,18 @@ def supersede(
         jobs.c.id.not_in(keep),
         jobs.c.current,
     )
-    waiting = select(jobs.c.id).where(earlier, jobs.c.state == JobState.SCHEDULED)
+    reports = jobs.c.report_of.in_(select(jobs.c.id).where(earlier).scalar_subquery())
+    for condition in (reports, earlier):
+        cancel_waiting(connection, condition, at=at)
+    connection.execute(update(jobs).where(earlier).values(current=False))
+
+
+def cancel_waiting(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> None:
+    """Cancel the jobs of a condition that have not started, since others take their place."""
+    waiting = select(jobs.c.id).where(condition, jobs.c.state == JobState.SCHEDULED)
     for (job_id,) in connection.execute(waiting).all():
         _move(connection, job_id, JobState.CANCELED, {"ended_at": at, "reason": "SUPERSEDED"})
         _tell(connection, job_id, JobState.CANCELED, "SUPERSEDED", at)
-    connection.execute(update(jobs).where(earlier).values(current=False))
 
 
 def count_runs(connection: Connection, series_id: int, model_name: str) -> int:
@@ -192,7 +203,14 @@ def recorded(connection: Connection, job_id: str) -> Claim:
         destinations=row.destinations,
         shadow=row.shadow,
         created_at=row.created_at,
+        report_of=row.report_of,
     )
+
+
+def is_current(connection: Connection, job_id: str) -> bool:
+    """Return whether a run's findings are the study's current ones."""
+    query = select(jobs.c.current).where(jobs.c.id == job_id)
+    return bool(connection.execute(query).scalar_one())
 
 
 def state_of(connection: Connection, job_id: str) -> JobState:
