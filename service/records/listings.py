@@ -9,7 +9,7 @@ from pydantic import Field
 from sqlalchemy import ColumnElement, Connection, Row, Select, select
 
 from service.core.errors import NotFound
-from service.core.states import DeliveryState, JobState, Priority
+from service.core.states import CommitmentState, DeliveryState, JobState, Priority
 from service.records.paging import Order
 from service.records.tables import deliveries, jobs, results, series, studies
 
@@ -80,6 +80,8 @@ class DeliveryItem:
     due_at: Annotated[datetime, Field(description="Of the next attempt while SCHEDULED")]
     give_up_at: datetime
     delivered_at: datetime | None
+    commitment: CommitmentState
+    committed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,4 +243,6 @@ def _delivery_item(row: Row[Any]) -> DeliveryItem:
         due_at=row.due_at,
         give_up_at=row.give_up_at,
         delivered_at=row.delivered_at,
+        commitment=CommitmentState(row.commitment),
+        committed_at=row.committed_at,
     )

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Connection, delete, exists, or_, select
 
 from service.core.states import DeliveryState, StudyState
+from service.records import commitments
 from service.records.tables import deliveries, instances, results, studies
 
 _AT_WORK = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
@@ -19,7 +20,8 @@ def expired_studies(connection: Connection, *, before: datetime, limit: int) -> 
     are left out however old they are.
     """
     waiting = exists().where(
-        deliveries.c.study_id == studies.c.id, deliveries.c.state.in_(_UNDELIVERED)
+        deliveries.c.study_id == studies.c.id,
+        or_(deliveries.c.state.in_(_UNDELIVERED), commitments.is_open()),
     )
     query = (
         select(studies.c.id)

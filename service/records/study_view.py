@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from service.core.errors import NotFound
 from service.core.findings import Finding
-from service.core.states import DeliveryState, ResultState
+from service.core.states import CommitmentState, DeliveryState, ResultState
 from service.records import worklist
 from service.records.listings import JobItem, job_items
 from service.records.reviews import Review, newest_of
@@ -102,6 +102,8 @@ class DeliveryStatus:
     created_at: datetime
     due_at: datetime
     delivered_at: datetime | None
+    commitment: CommitmentState
+    committed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +325,8 @@ def _delivery_status(row: Row[Any]) -> DeliveryStatus:
         created_at=row.created_at,
         due_at=row.due_at,
         delivered_at=row.delivered_at,
+        commitment=CommitmentState(row.commitment),
+        committed_at=row.committed_at,
     )
 
 
