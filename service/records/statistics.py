@@ -8,9 +8,11 @@ from datetime import date, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import Field
-from sqlalchemy import Connection, Integer, and_, cast, func, select
+from sqlalchemy import Connection, Integer, Row, and_, cast, func, select
 
 from service.core.states import JobState, StudyState
+from service.records import quality
+from service.records.quality import Drift, ReviewRate, Scores
 from service.records.tables import (
     deliveries,
     events,
@@ -75,15 +77,42 @@ class ScoreDistribution:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteVolume:
+    """What came from one sender."""
+
+    site: Annotated[str, Field(description="AE title of the first sender")]
+    studies: int
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class DayTurnaround:
+    """How long the results of one day took, from the last instance to the acknowledgement."""
+
+    day: str
+    count: int
+    median_s: float
+    p95_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """Figures over a stretch of time."""
 
     received_from: datetime
     received_to: datetime
     volumes: list[DayVolume]
+    sites: list[SiteVolume]
     latencies: list[Latency]
+    turnaround: list[DayTurnaround]
     models: list[ModelCounts]
+    reviews: Annotated[
+        list[ReviewRate], Field(description="By model version and scanner, protocol or site")
+    ]
     scores: list[ScoreDistribution]
+    drift: Annotated[
+        list[Drift], Field(description="Scores against those of as long a time just before")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +129,20 @@ class Gauges:
 
 def over(connection: Connection, since: datetime, until: datetime) -> Statistics:
     """Return the figures of what was received or run from `since` until before `until`."""
+    finished, arrived = _runs(connection, since, until), _sent(connection, since, until)
+    scores = _scores(connection, since, until)
+    before = _scores(connection, since - (until - since), since)
     return Statistics(
         received_from=since,
         received_to=until,
         volumes=_volumes(connection, since, until),
-        latencies=_latencies(connection, since, until),
+        sites=_sites(connection, since, until),
+        latencies=_latencies(finished, arrived),
+        turnaround=_turnaround(arrived),
         models=model_counts(connection, since, until),
-        scores=_scores(connection, since, until),
+        reviews=quality.review_rates(connection, since, until),
+        scores=scores,
+        drift=quality.drifts(_of_scanners(scores), _of_scanners(before)),
     )
 
 
@@ -182,14 +218,29 @@ def _volumes(connection: Connection, since: datetime, until: datetime) -> list[D
     return [DayVolume(_day(row[0]), row[1], int(row[2] or 0)) for row in connection.execute(query)]
 
 
-def _latencies(connection: Connection, since: datetime, until: datetime) -> list[Latency]:
-    runs = (
+def _sites(connection: Connection, since: datetime, until: datetime) -> list[SiteVolume]:
+    number = func.count()
+    query = (
+        select(studies.c.source_ae_title, number, func.sum(studies.c.instances_count))
+        .where(studies.c.received_at >= since, studies.c.received_at < until)
+        .group_by(studies.c.source_ae_title)
+        .order_by(number.desc(), studies.c.source_ae_title)
+    )
+    return [SiteVolume(row[0], row[1], int(row[2] or 0)) for row in connection.execute(query)]
+
+
+def _runs(connection: Connection, since: datetime, until: datetime) -> Sequence[Row[Any]]:
+    query = (
         select(jobs.c.created_at, jobs.c.started_at, jobs.c.ended_at)
         .where(*_within(since, until), jobs.c.state == JobState.COMPLETED)
         .order_by(jobs.c.created_at.desc())
         .limit(_NEWEST_RUNS)
     )
-    sent = (
+    return connection.execute(query).all()
+
+
+def _sent(connection: Connection, since: datetime, until: datetime) -> Sequence[Row[Any]]:
+    query = (
         select(deliveries.c.created_at, deliveries.c.delivered_at, studies.c.last_received_at)
         .join_from(deliveries, studies)
         .where(
@@ -200,8 +251,10 @@ def _latencies(connection: Connection, since: datetime, until: datetime) -> list
         .order_by(deliveries.c.id.desc())
         .limit(_NEWEST_RUNS)
     )
-    finished = connection.execute(runs).all()
-    arrived = connection.execute(sent).all()
+    return connection.execute(query).all()
+
+
+def _latencies(finished: Sequence[Row[Any]], arrived: Sequence[Row[Any]]) -> list[Latency]:
     stages = {
         "queued": [(row.created_at, row.started_at) for row in finished],
         "run": [(row.started_at, row.ended_at) for row in finished],
@@ -209,6 +262,21 @@ def _latencies(connection: Connection, since: datetime, until: datetime) -> list
         "total": [(row.last_received_at, row.delivered_at) for row in arrived],
     }
     return [_latency(stage, spans) for stage, spans in stages.items()]
+
+
+def _turnaround(arrived: Sequence[Row[Any]]) -> list[DayTurnaround]:
+    by_day: defaultdict[str, list[tuple[datetime | None, datetime | None]]] = defaultdict(list)
+    for row in arrived:
+        by_day[row.delivered_at.date().isoformat()].append((row.last_received_at, row.delivered_at))
+    figures = ((day, _latency("total", spans)) for day, spans in sorted(by_day.items()))
+    return [DayTurnaround(day, one.count, one.median_s, one.p95_s) for day, one in figures]
+
+
+def _of_scanners(scores: Sequence[ScoreDistribution]) -> list[Scores]:
+    return [
+        Scores(one.model, one.version, f"{one.manufacturer} {one.scanner}".strip(), one.counts)
+        for one in scores
+    ]
 
 
 def _latency(stage: str, spans: Iterable[tuple[datetime | None, datetime | None]]) -> Latency:

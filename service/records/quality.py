@@ -1,0 +1,233 @@
+"""How models do at this site: what readers make of findings, and whether scores have moved.
+
+References
+----------
+The population stability index compares two distributions over the same bins; below 0.1 it is
+commonly read as unchanged, above 0.25 as a change that somebody should look at.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+from sqlalchemy import Connection, Select, and_, case, func, literal, select
+
+from service.core.findings import Qualifier
+from service.core.states import JobState
+from service.records.tables import findings, instances, jobs, reviews, studies
+
+_SHIFTED: Final = 0.25
+_MOVED: Final = 0.1
+# Fewer candidates on either side say nothing.
+_LEAST_CANDIDATES: Final = 50
+_SMALLEST_SHARE: Final = 1e-3
+
+
+class By(StrEnum):
+    """What review rates are told apart by."""
+
+    SCANNER = "scanner"
+    PROTOCOL = "protocol"
+    SITE = "site"
+
+
+class Change(StrEnum):
+    """How far scores have moved."""
+
+    UNKNOWN = "unknown"
+    STEADY = "steady"
+    MOVED = "moved"
+    SHIFTED = "shifted"
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRate:
+    """What readers made of one model version's findings on one scanner, protocol or site."""
+
+    model: str
+    version: str
+    by: By
+    value: Annotated[str, Field(description="Manufacturer and model, Protocol Name, or sender")]
+    runs: Annotated[int, Field(description="Completed")]
+    positive_runs: Annotated[int, Field(description="With at least one finding present")]
+    findings: Annotated[int, Field(description="Present or indeterminate")]
+    accepted: int
+    rejected: int
+    edited: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One model version's scores on one scanner, now and in the stretch of time before."""
+
+    model: str
+    version: str
+    scanner: str
+    candidates: int
+    candidates_before: int
+    mean: Annotated[float | None, Field(description="Probability, from the middles of the bins")]
+    mean_before: float | None
+    stability_index: Annotated[float | None, Field(description="Population stability index")]
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How many candidates lie in each bin of probability, of one model version on one scanner."""
+
+    model: str
+    version: str
+    scanner: str
+    counts: Sequence[int]
+
+
+def review_rates(connection: Connection, since: datetime, until: datetime) -> list[ReviewRate]:
+    """Return runs, findings and newest verdicts by model version and each of `By`."""
+    return [rate for by in By for rate in _rates(connection, by, _within(since, until))]
+
+
+def drifts(now: Sequence[Scores], before: Sequence[Scores]) -> list[Drift]:
+    """Compare scores with those of the time before, model by model and scanner by scanner."""
+    present, past = _gathered(now), _gathered(before)
+    return [_drift(key, present.get(key, ()), past.get(key, ())) for key in sorted(present)]
+
+
+def stability_index(now: Sequence[int], before: Sequence[int]) -> float:
+    """Return the population stability index of two histograms over the same bins.
+
+    >>> round(stability_index([10, 10], [10, 10]), 3), round(stability_index([5, 15], [15, 5]), 2)
+    (0.0, 1.1)
+    """
+    shares = zip(_shares(now), _shares(before), strict=True)
+    return sum((new - old) * math.log(new / old) for new, old in shares)
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    total = sum(counts)
+    return [max(count / total, _SMALLEST_SHARE) for count in counts]
+
+
+def _gathered(scores: Sequence[Scores]) -> dict[tuple[str, str, str], list[int]]:
+    summed: dict[tuple[str, str, str], list[int]] = {}
+    for one in scores:
+        key = (one.model, one.version, one.scanner)
+        so_far = summed.setdefault(key, [0] * len(one.counts))
+        summed[key] = [old + new for old, new in zip(so_far, one.counts, strict=True)]
+    return summed
+
+
+def _drift(key: tuple[str, str, str], now: Sequence[int], before: Sequence[int]) -> Drift:
+    index = None
+    if min(sum(now), sum(before)) >= _LEAST_CANDIDATES:
+        index = stability_index(now, before)
+    return Drift(*key, sum(now), sum(before), _mean(now), _mean(before), index, _change(index))
+
+
+def _change(index: float | None) -> Change:
+    if index is None:
+        return Change.UNKNOWN
+    if index >= _SHIFTED:
+        return Change.SHIFTED
+    return Change.MOVED if index >= _MOVED else Change.STEADY
+
+
+def _mean(counts: Sequence[int]) -> float | None:
+    total = sum(counts)
+    if not total:
+        return None
+    return sum(count * (place + 0.5) / len(counts) for place, count in enumerate(counts)) / total
+
+
+def _within(since: datetime, until: datetime) -> list[Any]:
+    return [
+        jobs.c.created_at >= since,
+        jobs.c.created_at < until,
+        jobs.c.state == JobState.COMPLETED,
+        jobs.c.current,
+    ]
+
+
+def _rates(connection: Connection, by: By, within: Sequence[Any]) -> list[ReviewRate]:
+    keys = (jobs.c.model_name, jobs.c.model_version, _value(by))
+    shown = case((findings.c.qualifier == Qualifier.ABSENT, 0), else_=1)
+    per_job = (
+        select(
+            findings.c.job_id,
+            func.sum(shown).label("shown"),
+            func.max(case((findings.c.qualifier == Qualifier.PRESENT, 1), else_=0)).label("found"),
+        )
+        .join_from(findings, jobs)
+        .where(*within)
+        .group_by(findings.c.job_id)
+        .subquery()
+    )
+    runs = (
+        _with_value(
+            select(*keys, func.count(), func.sum(per_job.c.found), func.sum(per_job.c.shown)), by
+        )
+        .join(per_job, per_job.c.job_id == jobs.c.id, isouter=True)
+        .where(*within)
+        .group_by(*keys)
+    )
+    verdicts = _verdicts(connection, by, keys, within)
+    return [
+        ReviewRate(
+            model=row[0],
+            version=row[1],
+            by=by,
+            value=row[2] or "",
+            runs=row[3],
+            positive_runs=int(row[4] or 0),
+            findings=int(row[5] or 0),
+            **{name: verdicts[tuple(row[:3])].get(name, 0) for name in _VERDICTS},
+        )
+        for row in connection.execute(runs.order_by(*keys))
+    ]
+
+
+_VERDICTS: Final = ("accepted", "rejected", "edited")
+
+
+def _verdicts(
+    connection: Connection, by: By, keys: Sequence[Any], within: Sequence[Any]
+) -> Mapping[tuple[Any, ...], Mapping[str, int]]:
+    newest = select(func.max(reviews.c.id)).group_by(reviews.c.finding_id)
+    query = (
+        _with_value(select(*keys, reviews.c.verdict, func.count()), by)
+        .join(findings, findings.c.job_id == jobs.c.id)
+        .join(reviews, and_(reviews.c.finding_id == findings.c.id, reviews.c.id.in_(newest)))
+        .where(*within)
+        .group_by(*keys, reviews.c.verdict)
+    )
+    gathered: defaultdict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
+    for *key, verdict, number in connection.execute(query):
+        gathered[tuple(key)][verdict] = number
+    return gathered
+
+
+def _value(by: By) -> Any:
+    if by is By.SITE:
+        return studies.c.source_ae_title
+    header = instances.c.header
+    if by is By.PROTOCOL:
+        return header["protocol_name"].as_string()
+    made_by = header["manufacturer"].as_string()
+    return func.trim(made_by + literal(" ") + header["manufacturer_model_name"].as_string())
+
+
+def _with_value(query: Select[Any], by: By) -> Select[Any]:
+    """Join what the value comes from; one image stands for the series of a run."""
+    if by is By.SITE:
+        return query.select_from(jobs).join(studies, studies.c.id == jobs.c.study_id)
+    image = (
+        select(func.min(instances.c.id))
+        .where(instances.c.series_id == jobs.c.series_id)
+        .correlate(jobs)
+        .scalar_subquery()
+    )
+    return query.select_from(jobs).join(instances, instances.c.id == image, isouter=True)
