@@ -1,4 +1,7 @@
-"""The whole story of one delivery: claim, send, write down what the destination said."""
+"""The whole story of one delivery: claim, send, write down what the destination said.
+
+Where a destination commits to storage it is asked to, once the result is delivered.
+"""
 
 import threading
 from collections import defaultdict
@@ -20,6 +23,7 @@ from service.records import deliveries
 from service.records.archive import Archive
 from service.records.database import Records
 from service.records.deliveries import DeliveryClaim
+from workers.commitment_job import seek_commitment
 from workers.delivery import dimse, stow
 from workers.keep_alive import kept_alive
 
@@ -80,6 +84,13 @@ def deliver(context: DeliveryContext, delivery_id: int) -> None:
         if held is not None:
             with _claim_kept(context, held, lease):
                 _attempt(context, held)
+        seek_commitment(
+            context.records,
+            context.clock,
+            context.destination(name),
+            delivery_id,
+            calling_ae_title=context.settings.dicom.ae_title,
+        )
     finally:
         lock.release()
 
@@ -117,8 +128,12 @@ def _attempt(context: DeliveryContext, held: DeliveryClaim) -> None:
             )
             bound.exception("delivery_failed", reason="UNEXPECTED")
         else:
+            destination = context.destination(held.destination)
+            asked = destination is not None and destination.storage_commitment
             with context.records.writing() as connection:
-                deliveries.delivered(connection, held, at=context.clock.now())
+                deliveries.delivered(
+                    connection, held, at=context.clock.now(), with_commitment=asked
+                )
             bound.info("delivered")
     except LostClaim as lost:
         bound.warning("claim_lost", reason=lost.reason)

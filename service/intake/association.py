@@ -110,7 +110,7 @@ class Association:
             if error.reason == "TIMEOUT":
                 self._abort(2, 0)
         for report in self._reports.values():
-            self._host.commitment.report_later(self._calling_ae_title, report)
+            self._host.commitment.report_later(report)
 
     def _serve(self) -> None:
         self._wire.within(HELLO_S)
@@ -162,7 +162,8 @@ class Association:
         self._contexts = {a.id: a for a in answers if a.result is ContextResult.ACCEPTED}
         self._max_pdu_bytes = request.max_pdu_bytes
         self._calling_ae_title = request.calling_ae_title
-        self._wire.send(encode_accept(request, answers))
+        roles = [role for role in request.roles if role.abstract_syntax == COMMITMENT]
+        self._wire.send(encode_accept(request, answers, roles=roles))
 
     def _message(self) -> bool:
         """Serve one request; False when the association was released or we stop."""
@@ -212,7 +213,16 @@ class Association:
             self._stored += status == Status.SUCCESS
             return status, reason, None
         if command.field == CommandField.N_ACTION and context.abstract_syntax == COMMITMENT:
-            return handlers.commit(self._host.commitment, command, context.transfer_syntax, data)
+            return handlers.commit(
+                self._host.commitment,
+                command,
+                context.transfer_syntax,
+                data,
+                calling_ae_title=self._calling_ae_title,
+            )
+        if (command.field, context.abstract_syntax) == (CommandField.N_EVENT_REPORT, COMMITMENT):
+            syntax = context.transfer_syntax
+            return *handlers.take_report(self._host.commitment, command, syntax, data), None
         for _ in data:
             pass
         if command.field == CommandField.C_ECHO:
@@ -236,7 +246,7 @@ class Association:
         if command.message_id not in self._reports:
             raise PeerFault("an answer to nothing")
         if command.status == Status.SUCCESS:  # else it is told again when the association is over
-            del self._reports[command.message_id]
+            self._host.commitment.told(self._reports.pop(command.message_id))
         if command.has_data_set:
             for _ in self._data_set(context.id):
                 pass

@@ -2,32 +2,33 @@
 
 An instance counts as kept when its row is committed and its file lies in the archive in full
 length. The answer goes out at once, on the association that asked; when the sender hangs up
-first, on one of our own to the destination that has its AE title, where one is configured.
+first, on one of our own to the destination that has its AE title, where one is configured (see
+`service.intake.reporter`). The other way round, destinations report here on our results.
 
 References
 ----------
 DICOM PS3.4 annex J (storage commitment push model).
 """
 
-import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
-from pynetdicom import AE, build_context, build_role
 
+from service.core.clock import Clock, SystemClock
 from service.core.elements import Encoding, walk
-from service.core.errors import RefusedInstance
+from service.core.errors import OutOfResources, RefusedInstance
 from service.core.identifiers import is_uid
 from service.core.logs import get_logger
-from service.core.settings import Destination
 from service.core.values import Values
+from service.records import commitments
 from service.records.archive import Archive
+from service.records.commitments import OwedReport
 from service.records.database import Records
 from service.records.holdings import Holding, held
 
@@ -40,8 +41,8 @@ _ALL_KEPT: Final = 1
 _SOME_FAILED: Final = 2
 _NO_SUCH_INSTANCE: Final = 0x0112
 _CLASS_CONFLICT: Final = 0x0119
-_PAUSES_S: Final = (1.0, 15.0, 60.0)
-_TIMEOUT_S: Final = 15.0
+# A process that dies in between leaves the report to another, this much later.
+_ON_THE_SAME_ASSOCIATION: Final = timedelta(seconds=45)
 
 log: Final = get_logger()
 
@@ -69,6 +70,7 @@ class Report:
     transaction_uid: str
     kept: tuple[Reference, ...]
     failed: tuple[tuple[Reference, int], ...]
+    owed_id: int = 0
 
     @property
     def event_type(self) -> int:
@@ -95,6 +97,35 @@ class Report:
         return dataset
 
 
+@dataclass(frozen=True)
+class CommitmentAnswer:
+    """What a destination says of results of ours: instance UIDs, those it lacks with the reason."""
+
+    transaction_uid: str
+    kept: frozenset[str]
+    failed: Mapping[str, int]
+
+
+def read_answer(data: bytes, transfer_syntax_uid: str) -> CommitmentAnswer:
+    """Read the event information of a report (PS3.4 table J.3-2).
+
+    Raises
+    ------
+    RefusedInstance
+        When it cannot be read.
+    """
+    encoding = Encoding.of(transfer_syntax_uid)
+    values = Values(data, encoding, walk(data, encoding))
+    return CommitmentAnswer(
+        transaction_uid=values.text(0x00081195),
+        kept=frozenset(item.text(0x00081155) for item in values.items(0x00081199)),
+        failed={
+            item.text(0x00081155): item.integer(0x00081197, vr="US") or 0
+            for item in values.items(0x00081198)
+        },
+    )
+
+
 def read_request(data: bytes, transfer_syntax_uid: str) -> CommitmentRequest:
     """Read the action information of a request.
 
@@ -115,25 +146,73 @@ def read_request(data: bytes, transfer_syntax_uid: str) -> CommitmentRequest:
 
 
 class Commitment:
-    """Answers commitment requests; one per process."""
+    """Answers commitment requests, and takes the answers to our own; one per process."""
 
-    def __init__(
-        self, records: Records, archive: Archive, destinations: Sequence[Destination] = ()
-    ) -> None:
+    def __init__(self, records: Records, archive: Archive, *, clock: Clock | None = None) -> None:
         self._records = records
         self._archive = archive
-        self._destinations: Mapping[str, Destination] = {
-            each.ae_title.strip(): each for each in destinations if each.ae_title is not None
-        }
+        self._clock = clock or SystemClock()
 
-    def report(self, request: CommitmentRequest) -> Report:
-        """Look at rows and files and return the answer.
+    def report(self, request: CommitmentRequest, calling_ae_title: str) -> Report:
+        """Look at rows and files and return the answer, which is owed until `told`.
 
         Raises
         ------
         OutOfResources
             ``DATABASE_AWAY`` when the rows cannot be looked at.
         """
+        now = self._clock.now()
+        with self._records.writing() as connection:
+            owed_id = commitments.owe(
+                connection,
+                transaction_uid=request.transaction_uid,
+                calling_ae_title=calling_ae_title,
+                instances=[(i.sop_class_uid, i.sop_instance_uid) for i in request.references],
+                due_at=now + _ON_THE_SAME_ASSOCIATION,
+                at=now,
+            )
+        return self._judged(request, owed_id)
+
+    def again(self, owed: OwedReport) -> Report:
+        """Return the answer as it is now to a report that is still owed."""
+        references = tuple(Reference(*pair) for pair in owed.instances)
+        return self._judged(CommitmentRequest(owed.transaction_uid, references), owed.id)
+
+    def told(self, report: Report) -> None:
+        """Forget a report that its requestor took; one told twice does no harm."""
+        try:
+            with self._records.writing() as connection:
+                commitments.settle(connection, report.owed_id)
+        except OutOfResources as error:
+            log.warning("commitment_not_settled", reason=error.reason)
+
+    def report_later(self, report: Report) -> None:
+        """Have a requestor told that hung up, on an association of our own."""
+        try:
+            with self._records.writing() as connection:
+                commitments.tell_at(connection, report.owed_id, due_at=self._clock.now())
+        except OutOfResources as error:  # it is due by itself a little later
+            log.warning("commitment_not_hurried", reason=error.reason)
+
+    def take(self, answer: CommitmentAnswer) -> None:
+        """Write down what a destination said of results that we asked about.
+
+        Raises
+        ------
+        OutOfResources
+            ``DATABASE_AWAY``: the destination must tell it again.
+        """
+        with self._records.writing() as connection:
+            state = commitments.take_report(
+                connection,
+                answer.transaction_uid,
+                kept=answer.kept,
+                failed=answer.failed,
+                at=self._clock.now(),
+            )
+        log.info("commitment_answered", state=state or "unknown", count=len(answer.failed))
+
+    def _judged(self, request: CommitmentRequest, owed_id: int) -> Report:
         with self._records.reading() as connection:
             here = held(connection, (each.sop_instance_uid for each in request.references))
         reasons = [
@@ -144,52 +223,13 @@ class Commitment:
             transaction_uid=request.transaction_uid,
             kept=tuple(each for each, why in reasons if why is None),
             failed=tuple((each, why) for each, why in reasons if why is not None),
+            owed_id=owed_id,
         )
-
-    def report_later(self, calling_ae_title: str, report: Report) -> None:
-        """Tell a sender that hung up, on an association of our own, if we know where it is."""
-        destination = self._destinations.get(calling_ae_title)
-        if destination is None:
-            log.warning("commitment_not_told", calling_ae_title=calling_ae_title)
-            return
-        threading.Thread(target=_tell, args=(destination, report), daemon=True).start()
 
     def _reason(self, reference: Reference, holding: Holding | None) -> int | None:
         if holding is None or self._archive.size_bytes(holding.path) != holding.size_bytes:
             return _NO_SUCH_INSTANCE
         return None if holding.sop_class_uid == reference.sop_class_uid else _CLASS_CONFLICT
-
-
-def _tell(destination: Destination, report: Report) -> None:
-    for pause_s in _PAUSES_S:
-        time.sleep(pause_s)
-        if _told(destination, report):
-            return
-    log.warning("commitment_not_told", destination=destination.name)
-
-
-def _told(destination: Destination, report: Report) -> bool:
-    """Send one N-EVENT-REPORT; we remain the provider though we open the association."""
-    entity = AE()
-    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT_S
-    association = entity.associate(
-        destination.host or "",
-        destination.port or 0,
-        contexts=[build_context(COMMITMENT)],
-        ae_title=destination.ae_title or "",
-        ext_neg=[build_role(COMMITMENT, scp_role=True)],
-    )
-    if not association.is_established:
-        return False
-    try:
-        status, _ = association.send_n_event_report(
-            report.dataset(), report.event_type, COMMITMENT, COMMITMENT_INSTANCE
-        )
-        return bool(status.get("Status") == 0)
-    except (RuntimeError, ValueError):  # aborted under way, or the context was not accepted
-        return False
-    finally:
-        association.release()
 
 
 def _item(reference: Reference, reason: int | None = None) -> Dataset:

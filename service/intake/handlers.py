@@ -1,4 +1,4 @@
-"""What the listener does for each request: verify, store. One broad handler stands here."""
+"""What the listener does for each request: verify, store, commit. The broad handlers stand here."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -12,6 +12,7 @@ from service.intake.commitment import (
     REQUEST_COMMITMENT,
     Commitment,
     Report,
+    read_answer,
     read_request,
 )
 from service.intake.contexts import VERIFICATION
@@ -69,7 +70,12 @@ def echo(command: Command, abstract_syntax: str) -> tuple[int, str]:
 
 
 def commit(
-    commitment: Commitment, command: Command, transfer_syntax: str, data: Iterable[memoryview]
+    commitment: Commitment,
+    command: Command,
+    transfer_syntax: str,
+    data: Iterable[memoryview],
+    *,
+    calling_ae_title: str,
 ) -> tuple[int, str, Report | None]:
     """Take a commitment request and return the status and the report that must follow it.
 
@@ -78,10 +84,7 @@ def commit(
     PeerUnavailable, PeerFault
         When the sender goes away or breaks the protocol.
     """
-    information = bytearray()
-    for part in data:
-        if len(information) <= MAX_REQUEST_BYTES:
-            information += part
+    information = _bounded(data)
     if (command.sop_class_uid, command.sop_instance_uid) != (COMMITMENT, COMMITMENT_INSTANCE):
         return Status.NO_SUCH_INSTANCE, "NO_SUCH_INSTANCE", None
     if command.action_type != REQUEST_COMMITMENT:
@@ -89,7 +92,8 @@ def commit(
     if len(information) > MAX_REQUEST_BYTES:
         return Status.PROCESSING_FAILURE, "TOO_LARGE", None
     try:
-        report = commitment.report(read_request(bytes(information), transfer_syntax))
+        request = read_request(information, transfer_syntax)
+        report = commitment.report(request, calling_ae_title)
     except OverreadError as error:
         log.warning("commitment_refused", reason=error.reason, detail=error.message)
         return Status.PROCESSING_FAILURE, error.reason, None
@@ -97,3 +101,38 @@ def commit(
         log.exception("commitment_failed")
         return Status.PROCESSING_FAILURE, "INTERNAL", None
     return Status.SUCCESS, "", report
+
+
+def take_report(
+    commitment: Commitment, command: Command, transfer_syntax: str, data: Iterable[memoryview]
+) -> tuple[int, str]:
+    """Take what a destination says of results that we asked about, and return the status.
+
+    A report on a transaction that nobody waits for is success too: it would be told for ever.
+
+    Raises
+    ------
+    PeerUnavailable, PeerFault
+        When the sender goes away or breaks the protocol.
+    """
+    information = _bounded(data)
+    if (command.sop_class_uid, command.sop_instance_uid) != (COMMITMENT, COMMITMENT_INSTANCE):
+        return Status.NO_SUCH_INSTANCE, "NO_SUCH_INSTANCE"
+    try:
+        commitment.take(read_answer(information, transfer_syntax))
+    except OverreadError as error:
+        log.warning("commitment_answer_refused", reason=error.reason, detail=error.message)
+        return Status.PROCESSING_FAILURE, error.reason
+    except Exception:  # the boundary: whatever happens, the sender gets an answer
+        log.exception("commitment_answer_failed")
+        return Status.PROCESSING_FAILURE, "INTERNAL"
+    return Status.SUCCESS, ""
+
+
+def _bounded(data: Iterable[memoryview]) -> bytes:
+    """Read a data set to its end and keep what a request may hold, and a little more."""
+    information = bytearray()
+    for part in data:
+        if len(information) <= MAX_REQUEST_BYTES:
+            information += part
+    return bytes(information)

@@ -69,6 +69,15 @@ class AnsweredContext:
 
 
 @dataclass(frozen=True)
+class RoleSelection:
+    """Which roles a requestor wants for an abstract syntax (PS3.7 D.3.3.4)."""
+
+    abstract_syntax: str
+    scu: bool
+    scp: bool
+
+
+@dataclass(frozen=True)
 class AssociateRequest:
     """An A-ASSOCIATE-RQ; ``max_pdu_bytes`` is what the requestor can take, 0 for any length."""
 
@@ -78,6 +87,7 @@ class AssociateRequest:
     application_context: str
     contexts: tuple[ProposedContext, ...]
     max_pdu_bytes: int
+    roles: tuple[RoleSelection, ...] = ()
 
 
 def decode_request(body: bytes) -> AssociateRequest:
@@ -92,13 +102,14 @@ def decode_request(body: bytes) -> AssociateRequest:
     if len(body) < 68:
         raise PeerFault("an association request is too short")
     application_context, max_pdu_bytes, contexts = "", 0, []
+    roles: tuple[RoleSelection, ...] = ()
     for kind, value in _items(body[68:]):
         if kind == 0x10:
             application_context = _uid(value)
         elif kind == 0x20:
             contexts.append(_context(value))
         elif kind == 0x50:
-            max_pdu_bytes = _max_length(value)
+            max_pdu_bytes, roles = _max_length(value), _roles(value)
     ids = {context.id for context in contexts}
     if not contexts or len(contexts) > MAX_CONTEXTS or len(ids) != len(contexts):
         raise PeerFault("presentation contexts are missing, repeated or too many")
@@ -109,14 +120,21 @@ def decode_request(body: bytes) -> AssociateRequest:
         application_context=application_context,
         contexts=tuple(contexts),
         max_pdu_bytes=max_pdu_bytes,
+        roles=roles,
     )
 
 
-def encode_accept(request: AssociateRequest, contexts: Sequence[AnsweredContext]) -> bytes:
-    """Return the A-ASSOCIATE-AC that answers a request."""
+def encode_accept(
+    request: AssociateRequest,
+    contexts: Sequence[AnsweredContext],
+    *,
+    roles: Sequence[RoleSelection] = (),
+) -> bytes:
+    """Return the A-ASSOCIATE-AC that answers a request, with the roles that are accepted."""
     user_information = (
         _item(0x51, struct.pack(">L", MAX_PDU_BYTES))
         + _item(0x52, IMPLEMENTATION_CLASS_UID.encode())
+        + b"".join(_role(role) for role in roles)
         + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode())
     )
     body = b"".join(
@@ -197,6 +215,21 @@ def _max_length(value: bytes) -> int:
         if kind == 0x51 and len(content) == 4:
             return int(struct.unpack(">L", content)[0])
     return 0
+
+
+def _roles(value: bytes) -> tuple[RoleSelection, ...]:
+    found = []
+    for kind, content in _items(value):
+        length = int.from_bytes(content[:2], "big")
+        if kind == 0x54 and len(content) == length + 4:
+            scu, scp = content[-2:]
+            found.append(RoleSelection(_uid(content[2:-2]), scu == 1, scp == 1))
+    return tuple(found)
+
+
+def _role(role: RoleSelection) -> bytes:
+    uid = role.abstract_syntax.encode("latin_1")
+    return _item(0x54, struct.pack(">H", len(uid)) + uid + bytes([role.scu, role.scp]))
 
 
 def _uid(value: bytes) -> str:

@@ -24,6 +24,7 @@ from service.core.logs import configure_logs, get_logger
 from service.core.settings import Destination, DicomSettings, Settings
 from service.intake.commitment import Commitment
 from service.intake.ingest import Ingest
+from service.intake.reporter import Reporter
 from service.intake.scp import STOP_S, Listener, LocalPlaces, Places, bind
 from service.records import heartbeats
 from service.records.archive import Archive
@@ -163,14 +164,24 @@ def _listen(
     records = Records(work.database_url, pool_size=work.pool_size)
     archive = Archive(work.data_dir, min_free_bytes=work.min_free_bytes)
     ingest = Ingest(records, archive, clock, max_instance_bytes=work.dicom.max_instance_bytes)
-    commitment = Commitment(records, archive, work.destinations)
+    commitment = Commitment(records, archive, clock=clock)
     listener = Listener(listening, work.dicom, places, ingest=ingest, commitment=commitment)
     beating = threading.Thread(
         target=_beat, args=(records, listener.stopping, clock.now()), daemon=True
     )
     beating.start()
+    reporter = Reporter(
+        records,
+        commitment,
+        work.destinations,
+        clock=clock,
+        calling_ae_title=work.dicom.ae_title,
+    )
+    reporting = threading.Thread(target=reporter.run, args=(listener.stopping,), daemon=True)
+    reporting.start()
     listener.serve(should_stop)
     beating.join(_BEAT_S)
+    reporting.join(_BEAT_S)
     records.close()
 
 

@@ -8,7 +8,6 @@ happen in the connection's own thread.
 import contextlib
 import contextvars
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +17,13 @@ from typing import Final, Protocol
 
 from service.core.errors import InvalidSettings
 from service.core.logs import get_logger
-from service.core.settings import Caller, DicomSettings, DicomTls
+from service.core.settings import Caller, DicomSettings
 from service.intake.association import HELLO_S, Association, Host
 from service.intake.commitment import COMMITMENT, Commitment
 from service.intake.contexts import Offer
 from service.intake.ingest import Ingest
 from service.intake.pdus import AssociateRequest
+from service.intake.tls import listening_context
 from service.intake.wire import Wire
 
 MAX_CONNECTIONS: Final = 200  # of one process, associated or not
@@ -108,7 +108,7 @@ class Listener:
         self._listening = listening
         self._guests = Guests(settings.callers)
         self._places = places
-        self._tls = tls_context(settings.tls) if settings.tls.enabled else None
+        self._tls = listening_context(settings.tls) if settings.tls.enabled else None
         self._threads: set[threading.Thread] = set()
         self._hellos: dict[threading.Thread, socket.socket] = {}  # not admitted, oldest first
         self._lock = threading.Lock()
@@ -222,34 +222,6 @@ def bind(settings: DicomSettings) -> socket.socket:
             "allowed: an address of this machine and a free port",
         ) from error
     return listening
-
-
-def tls_context(tls: DicomTls) -> ssl.SSLContext:
-    """Return the listener's side of DICOM TLS: 1.2 or later, client certificates where asked.
-
-    Raises
-    ------
-    InvalidSettings
-        ``SETTINGS`` when certificate, key or CA are missing or cannot be read.
-
-    References
-    ----------
-    DICOM PS3.15 annex B.12, BCP 195 TLS profile.
-    """
-    if tls.certificate is None or tls.key is None:
-        raise InvalidSettings("SETTINGS", "dicom.tls: found none; allowed: certificate and key")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-        if tls.ca is not None:
-            context.load_verify_locations(tls.ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:
-        raise InvalidSettings(
-            "SETTINGS", "dicom.tls: found unreadable files; allowed: PEM certificate, key and CA"
-        ) from error
-    return context
 
 
 def _close(connection: socket.socket) -> None:

@@ -1,10 +1,12 @@
 """Send one result by C-STORE (PS3.4 annex B) and say what the answer means."""
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
 
 from service.core.errors import ContractViolation, PeerRefused, PeerUnavailable
 from service.core.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -39,7 +41,12 @@ def send(
     ----------
     DICOM PS3.4 table B.2-1, C-STORE response status values.
     """
-    association = _associate(destination, calling_ae_title, sop_class_uid, transfer_syntax_uid)
+    association = associate(
+        destination,
+        calling_ae_title=calling_ae_title,
+        sop_class_uid=sop_class_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+    )
     try:
         if not association.accepted_contexts:
             raise PeerRefused("NO_CONTEXT", f"{destination.name} does not take {sop_class_uid}")
@@ -57,7 +64,12 @@ def echo(destination: Destination, *, calling_ae_title: str) -> None:
     """Send a C-ECHO; raise as `send` does when the destination does not answer with success."""
     verification = "1.2.840.10008.1.1"
     implicit_little_endian = "1.2.840.10008.1.2"
-    association = _associate(destination, calling_ae_title, verification, implicit_little_endian)
+    association = associate(
+        destination,
+        calling_ae_title=calling_ae_title,
+        sop_class_uid=verification,
+        transfer_syntax_uid=implicit_little_endian,
+    )
     try:
         status = getattr(association.send_c_echo(), "Status", None)
     except (ValueError, RuntimeError) as error:
@@ -68,9 +80,21 @@ def echo(destination: Destination, *, calling_ae_title: str) -> None:
     _judge(status, destination.name)
 
 
-def _associate(
-    destination: Destination, calling_ae_title: str, sop_class_uid: str, transfer_syntax_uid: str
+def associate(
+    destination: Destination,
+    *,
+    calling_ae_title: str,
+    sop_class_uid: str,
+    transfer_syntax_uid: str,
+    handlers: Sequence[EventHandlerType] = (),
 ) -> Association:
+    """Open an association for one class; `handlers` serve what the destination requests on it.
+
+    Raises
+    ------
+    PeerUnavailable, PeerRefused
+        With the reason why there is none.
+    """
     if destination.host is None or destination.port is None or destination.ae_title is None:
         raise ContractViolation("DESTINATION", f"{destination.name} has no DICOM address")
     entity = AE(calling_ae_title)
@@ -84,6 +108,7 @@ def _associate(
         destination.port,
         ae_title=destination.ae_title,
         tls_args=_tls(destination.tls, destination.host),
+        evt_handlers=list(handlers),
     )
     if not association.is_established:
         _explain(association, destination)
@@ -122,10 +147,15 @@ def _judge(status: int | None, name: str) -> None:
 
 
 def _tls(tls: DicomTls, host: str) -> tuple[ssl.SSLContext, str] | None:
+    """Return our side of TLS (PS3.15 B.12, BCP 195): 1.2 or later with forward secrecy."""
     if not tls.enabled:
         return None
-    context = ssl.create_default_context(cafile=tls.ca)
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+        if tls.certificate is not None and tls.key is not None:
+            context.load_cert_chain(tls.certificate, tls.key)
+    except OSError as error:
+        raise PeerUnavailable("TLS_FILES", "certificate, key or CA cannot be read") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.certificate is not None and tls.key is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM")
     return context, host
