@@ -95,7 +95,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         row.failed += report.failed
         for name, value in report.user_properties:
             if name == "seen":
-                row.seen[str(value)] = None
+                row.seen[str(value).replace("|", "/")] = None
             if name == "database":
                 row.databases.add(str(value))
 
@@ -145,4 +145,6 @@ def _padded(lines: list[str]) -> Iterator[str]:
     for line in lines:
         number, fault, expected, seen_, verdict = (part.strip() for part in line[2:-2].split("|"))
         if not number.startswith("-"):
-            yield f"{number:>2}  {verdict:<7}  {fault}\n      expected: {expected}\n      seen: {seen_}"
+            yield f"{number:>2}  {verdict:<7}  {fault}"
+            yield f"      expected: {expected}"
+            yield f"      seen: {seen_}"

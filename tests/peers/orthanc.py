@@ -126,6 +126,10 @@ class Orthanc:
         """Return an instance's data set."""
         return dcmread(DicomBytesIO(self.file(instance)))
 
+    def delete(self, instance: str) -> None:
+        """Remove an instance from the archive."""
+        self._client.delete(f"/instances/{instance}").raise_for_status()
+
     def metadata(self, instance: str, name: str = "RemoteAET") -> str:
         """Return what Orthanc noted at receipt, by default who sent the instance."""
         answer = self._client.get(f"/instances/{instance}/metadata/{name}")

@@ -9,12 +9,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from pydicom import dcmread
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
-from pynetdicom import AE, StoragePresentationContexts, evt
+from pynetdicom import AE, StoragePresentationContexts, build_context, build_role, evt
 from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,
+    Verification,
+)
 
 from tests.peers.ports import free_port
 from tests.peers.process import wait_for
@@ -22,6 +25,8 @@ from tests.peers.process import wait_for
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700  # PS3.4 table B.2-1
 CANNOT_UNDERSTAND = 0xC000
+NO_SUCH_INSTANCE = 0x0112
+COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 
 _TRANSFER_SYNTAXES = [*DEFAULT_TRANSFER_SYNTAXES, JPEG2000Lossless, JPEGLSLossless, RLELossless]
 
@@ -36,6 +41,15 @@ class Behaviour(StrEnum):
     SLOW = "slow"  # answers after `delay_s`
     OUT_OF_RESOURCES = "out of resources"
     CANNOT_UNDERSTAND = "cannot understand"
+    ANSWER_STATUS = "answer status"  # refuses with the status that `behave` was given
+
+
+class Commits(StrEnum):
+    """What the archive says when it is asked to commit to instances (PS3.4 annex J)."""
+
+    KEPT = "kept"  # on an association of its own to the requestor's listener
+    LOST = "lost"  # the same, but it has none of them
+    SILENT = "silent"  # takes the question and never reports
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,10 @@ class PlayingPacs:
         self._behaviour = Behaviour.ACCEPT
         self._times: int | None = None
         self._delay_s = 0.0
+        self._status = SUCCESS
+        self.commits = Commits.KEPT
+        self.reports_to: tuple[str, int] = ("OVERREAD", 0)  # AE title and port of the requestor
+        self.questions: list[str] = []  # transactions that were asked, oldest first
         folder.mkdir(parents=True, exist_ok=True)
         self.start()
 
@@ -95,7 +113,12 @@ class PlayingPacs:
         entity.add_supported_context(Verification)
         for context in StoragePresentationContexts:
             entity.add_supported_context(str(context.abstract_syntax), _TRANSFER_SYNTAXES)
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_REQUESTED, self._associate)]
+        entity.add_supported_context(StorageCommitmentPushModel)
+        handlers: list[Any] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_REQUESTED, self._associate),
+            (evt.EVT_N_ACTION, self._commit),
+        ]
         address = ("127.0.0.1", self.port)
         server = entity.start_server(address, block=False, evt_handlers=handlers)
         assert server is not None
@@ -106,11 +129,17 @@ class PlayingPacs:
         self._server.shutdown()
 
     def behave(
-        self, behaviour: Behaviour, *, times: int | None = None, delay_s: float = 5.0
+        self,
+        behaviour: Behaviour,
+        *,
+        times: int | None = None,
+        delay_s: float = 5.0,
+        status: int = CANNOT_UNDERSTAND,
     ) -> None:
         """Treat the next requests so, for ever or a number of times; then accept again."""
         with self._lock:
             self._behaviour, self._times, self._delay_s = behaviour, times, delay_s
+            self._status = status
 
     @property
     def received(self) -> tuple[Received, ...]:
@@ -155,6 +184,8 @@ class PlayingPacs:
             return OUT_OF_RESOURCES
         if behaviour is Behaviour.CANNOT_UNDERSTAND:
             return CANNOT_UNDERSTAND
+        if behaviour is Behaviour.ANSWER_STATUS:
+            return self._status
         if behaviour is Behaviour.SLOW:
             time.sleep(self._delay_s)
         if behaviour is not Behaviour.ABORT:
@@ -162,6 +193,40 @@ class PlayingPacs:
         if behaviour in (Behaviour.ABORT, Behaviour.LOSE_ACK):
             event.assoc.abort()
         return SUCCESS
+
+    def _commit(self, event: evt.Event) -> tuple[int, None]:
+        information = event.action_information
+        self.questions.append(str(information.TransactionUID))
+        if self.commits is not Commits.SILENT:
+            threading.Thread(target=self._report, args=(information,), daemon=True).start()
+        return SUCCESS, None
+
+    def _report(self, information: Dataset) -> None:
+        """Send the N-EVENT-REPORT as provider on an association that the archive opens."""
+        report = Dataset()
+        report.TransactionUID = information.TransactionUID
+        references = list(information.ReferencedSOPSequence)
+        if self.commits is Commits.KEPT:
+            report.ReferencedSOPSequence = references
+        else:
+            for item in references:
+                item.FailureReason = NO_SUCH_INSTANCE
+            report.FailedSOPSequence = references
+        ae_title, port = self.reports_to
+        entity = AE(self.ae_title)
+        association = entity.associate(
+            "127.0.0.1",
+            port,
+            contexts=[build_context(StorageCommitmentPushModel)],
+            ae_title=ae_title,
+            ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+        )
+        if association.is_established:
+            event_type = 1 if self.commits is Commits.KEPT else 2
+            association.send_n_event_report(
+                report, event_type, StorageCommitmentPushModel, COMMITMENT_INSTANCE
+            )
+            association.release()
 
     def _keep(self, event: evt.Event) -> None:
         request = event.request

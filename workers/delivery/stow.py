@@ -35,8 +35,12 @@ def send(destination: Destination, *, file: Path, sop_instance_uid: str) -> None
     if destination.stow_url is None:
         raise ContractViolation("DESTINATION", f"{destination.name} has no stow_url")
     boundary = uuid.uuid4().hex
+    before = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    after = f"\r\n--{boundary}--\r\n".encode()
     headers = {
         "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+        # Chunked bodies, without a length, are more than some archives and proxies take.
+        "Content-Length": str(len(before) + file.stat().st_size + len(after)),
         "Accept": "application/dicom+json",
         **_authorization(destination),
     }
@@ -45,7 +49,9 @@ def send(destination: Destination, *, file: Path, sop_instance_uid: str) -> None
             timeout=_TIMEOUT, follow_redirects=False, auth=_basic(destination)
         ) as web:
             answer = web.post(
-                _studies_url(destination.stow_url), headers=headers, content=_body(file, boundary)
+                _studies_url(destination.stow_url),
+                headers=headers,
+                content=_body(before, file, after),
             )
     except httpx.HTTPError as error:
         raise PeerUnavailable("CONNECT", f"{destination.name}: {type(error).__name__}") from error
@@ -106,12 +112,12 @@ def _references(response: Any, sequence: str) -> dict[str, int]:
     }
 
 
-def _body(file: Path, boundary: str) -> Iterator[bytes]:
-    yield f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+def _body(before: bytes, file: Path, after: bytes) -> Iterator[bytes]:
+    yield before
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             yield chunk
-    yield f"\r\n--{boundary}--\r\n".encode()
+    yield after
 
 
 def _studies_url(url: str) -> str:
