@@ -207,6 +207,7 @@ jobs = Table(
     Column("device", String(32), nullable=False, server_default=""),
     Column("timings_s", Json, nullable=False),  # {"volume": 1.2, "network": 30.1, ...}
     Column("scores", Json, nullable=False),  # what guards measured
+    Column("comparison", Json),  # with which earlier run, or why with none
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
@@ -319,6 +320,38 @@ commitment_reports = Table(
     Column("due_at", UtcDateTime, nullable=False, index=True),
     Column("give_up_at", UtcDateTime, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+)
+
+# One row a study whose earlier studies are sought, analysed or waited for.
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("studies.id", ondelete="CASCADE"), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(64), nullable=False, server_default=""),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("job_ids", Json, nullable=False),  # the runs that are to be compared
+    Column("prior_study_uids", Json, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("fence", Integer, nullable=False, server_default="0"),
+    Column("lease_until", UtcDateTime),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("give_up_at", UtcDateTime, nullable=False),
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Index("ix_comparisons_study_id", "study_id", unique=True),
+    Index("ix_comparisons_state_due_at", "state", "due_at"),
+)
+
+# Studies that came because we asked for them; they keep their row when the study is deleted, so
+# that the day's limit counts them.
+fetched_studies = Table(
+    "fetched_studies",
+    metadata,
+    Column("study_instance_uid", String(64), primary_key=True),
+    Column("for_study_instance_uid", String(64), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False, index=True),
 )
 
 outbox = Table(
