@@ -34,6 +34,8 @@ LANGUAGE: Final = _dcm("121049", "Language of Content Item and Descendants")
 ENGLISH: Final = Code(value="en-US", scheme="RFC5646", meaning="English (United States)")
 OBSERVER_TYPE: Final = _dcm("121005", "Observer Type")
 DEVICE: Final = _dcm("121007", "Device")
+PERSON: Final = _dcm("121006", "Person")
+PERSON_OBSERVER_NAME: Final = _dcm("121008", "Person Observer Name")
 DEVICE_OBSERVER_UID: Final = _dcm("121012", "Device Observer UID")
 DEVICE_OBSERVER_NAME: Final = _dcm("121013", "Device Observer Name")
 DEVICE_OBSERVER_MANUFACTURER: Final = _dcm("121014", "Device Observer Manufacturer")
@@ -96,6 +98,8 @@ OBJECT_TYPES_NOT_SUPPORTED: Final = _dcm("110522", "Object Types not supported")
 OBJECT_SET_INCOMPLETE: Final = _dcm("110523", "Object Set incomplete")
 INSUFFICIENT_QUALITY: Final = _dcm("110531", "Insufficient quality for interpretation")
 UNSPECIFIED_REASON: Final = _dcm("110513", "Discontinued for unspecified reason")
+
+DIAGNOSTIC_IMAGING_REPORT: Final = _loinc("18748-4", "Diagnostic Imaging Report")
 
 # Key objects, TID 2010 and CID 7010; the last four withdraw what they list (IHE IOCM).
 OF_INTEREST: Final = _dcm("113000", "Of Interest")

@@ -5,7 +5,7 @@ object's UIDs, so that one UID never stands for two contents. The usual form has
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -72,7 +72,8 @@ class Profile:
     def form_of(self, role: str) -> str:
         """Return the key of a role's form, at most 14 characters; empty for the usual form.
 
-        A report names the segmentation that goes with it, so its form holds that one's.
+        A report names the segmentation that goes with it, so its form holds that one's; without
+        one of its own, a destination's report names the usual segmentation.
 
         >>> Profile(sr=SrForm.ENHANCED, made_up_plane=True).form_of("sr")
         'en-mp'
@@ -82,13 +83,20 @@ class Profile:
         parts: list[str] = []
         if role == _SR and self.sr is not SrForm.COMPREHENSIVE_3D:
             parts.append(self.sr[:2])
-        if role in (_SR, _SEG):
+        if role in (_SR, _SEG) and _SEG in self.objects:
             if self.seg is not SegForm.BINARY:
                 parts.append(self.seg[:2])
             parts += ["mp"] * self.made_up_plane + ["ef"] * self.keep_empty_frames
         if self.text is TextForm.SOURCE:
             parts.append("cs")
         return "-".join(parts)
+
+    @property
+    def with_usual_regions(self) -> "Profile":
+        """The profile with the usual segmentation where the destination gets none."""
+        if _SEG in self.objects:
+            return self
+        return replace(self, seg=SegForm.BINARY, made_up_plane=False, keep_empty_frames=False)
 
     def wants(self, role: str, form: str) -> bool:
         """Return whether an object of this role and form is for the destination."""
@@ -132,14 +140,7 @@ def adapted(profile: Profile, refused: Collection[str]) -> Adapted:
             objects.remove(role)
             objects += [_PICTURE] if _PICTURE not in objects else []
         changes.append(Instead(f"{role} {before}", f"{role} {chosen}" if chosen else _PICTURE))
-    kept = Profile(
-        objects=tuple(objects),
-        sr=report,
-        seg=regions,
-        text=profile.text,
-        made_up_plane=profile.made_up_plane,
-        keep_empty_frames=profile.keep_empty_frames,
-    )
+    kept = replace(profile, objects=tuple(objects), sr=report, seg=regions)
     return Adapted(kept, tuple(changes))
 
 

@@ -56,11 +56,11 @@ def written(
         role=role,
         modality=_KINDS[role].modality,
         study_instance_uid=source.study_instance_uid,
-        series_instance_uid=result_series_uid(context.job_id, role),
+        series_instance_uid=result_series_uid(context.job_id, context.named(role)),
         series_number=context.series_number + _KINDS[role].offset,
         series_description=series_description(context, role),
         sop_class_uid=sop_class_uid,
-        sop_instance_uid=result_uid(context.job_id, role),
+        sop_instance_uid=result_uid(context.job_id, context.named(role)),
         content=b"",
     )
 
@@ -218,4 +218,5 @@ def _contributing_equipment(context: ResultContext, source: SourceStudy, at: str
         ContributionDateTime=at,
         ContributionDescription=f"{NOT_REVIEWED} sha256={model.sha256}",
     )
+    # The algorithm's own contribution stays unreviewed; the reader's is told beside it.
     return [*source.acquisition_equipment, algorithm]

@@ -55,6 +55,11 @@ def text(relation: Relation, name: Code, value: str) -> bytes:
     return _item(relation, "TEXT", name, TextValue=value)
 
 
+def person(relation: Relation, name: Code, value: str) -> bytes:
+    """Return a PNAME item."""
+    return _item(relation, "PNAME", name, PersonName=value)
+
+
 def uid(relation: Relation, name: Code, value: str) -> bytes:
     """Return a UIDREF item."""
     return _item(relation, "UIDREF", name, UID=value)

@@ -6,17 +6,19 @@ patient from the header of a source instance.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from service.core.findings import Code
 from service.core.identifiers import MANUFACTURER
+from service.core.profiles import Profile, SegForm, TextForm
 from workers.results.encode import EXPLICIT_VR_LITTLE_ENDIAN
 
 RESEARCH_ONLY: Final = "For research, not for clinical use."
 NOT_REVIEWED: Final = "Result of an algorithm, not reviewed by a physician."
+REVIEWED: Final = "Result of an algorithm, reviewed"
 # Results come after everything that a modality sends.
 FIRST_SERIES_NUMBER: Final = 9000
 
@@ -46,6 +48,7 @@ class ModelIdentity:
     """Which algorithm made the result; ``sha256`` is the digest of its package.
 
     ``parameters`` are settings that change its output, such as the operating point.
+    ``intended_use`` and ``limitations`` are its package's own words.
     """
 
     name: str
@@ -54,6 +57,8 @@ class ModelIdentity:
     title: str
     manufacturer: str = MANUFACTURER
     parameters: Mapping[str, str] = field(default_factory=dict)
+    intended_use: str = ""
+    limitations: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,28 @@ class InstanceReference:
 
 
 @dataclass(frozen=True)
+class Review:
+    """That a reader went through the findings: who, when, and what was said of each.
+
+    ``remarks`` are by finding id. ``verified`` makes the report the reader's own word.
+    """
+
+    reviewer: str
+    reviewed_at: datetime
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    verified: bool = False
+    organization: str = ""
+
+
+@dataclass(frozen=True)
 class ResultContext:
     """Everything a result says beyond the findings.
 
     ``source_header`` is a source instance as Part 10 bytes without pixels. ``created_at`` is an
     aware datetime from the job's row, written in the zone of the source where that names one,
     else in its own. ``predecessors`` are the documents that this run's SR replaces.
-    ``series_number`` is that of the job's first series; the others follow it.
+    ``series_number`` is that of the job's first series; the others follow it. ``forms`` are the
+    keys of the forms that differ from the usual one, by role, and part of the UIDs.
     """
 
     job_id: str
@@ -98,9 +118,40 @@ class ResultContext:
     series_number: int = FIRST_SERIES_NUMBER + 1
     research_only: bool = True
     sr_class: SrClass = SrClass.COMPREHENSIVE_3D
+    seg_form: SegForm = SegForm.BINARY
     made_up_plane: bool = False
     keep_empty_frames: bool = False
     secondary_capture: bool = True
+    forms: Mapping[str, str] = field(default_factory=dict)
+    source_text: bool = False
+    review: Review | None = None
+
+    def in_form(self, profile: Profile) -> "ResultContext":
+        """Return the same context for what a destination gets."""
+        shown = profile.with_usual_regions
+        forms = {role.value: shown.form_of(role) for role in ResultRole}
+        return replace(
+            self,
+            sr_class=SrClass(shown.sr.sop_class_uid),
+            seg_form=shown.seg,
+            made_up_plane=shown.made_up_plane,
+            keep_empty_frames=shown.keep_empty_frames,
+            source_text=shown.text is TextForm.SOURCE,
+            forms={role: form for role, form in forms.items() if form},
+        )
+
+    def named(self, role: str) -> str:
+        """Return what a role is called in the UIDs of this form."""
+        form = self.forms.get(role, "")
+        return f"{role}:{form}" if form else str(role)
+
+    @property
+    def standing(self) -> str:
+        """What reads as the standing of the result: seen by a reader or not."""
+        if self.review is None:
+            return NOT_REVIEWED
+        by = f" by {self.review.reviewer}" if self.review.reviewer else ""
+        return f"{REVIEWED}{by} on {self.review.reviewed_at:%Y-%m-%d}."
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,11 @@ def is_placed(finding: Finding) -> bool:
     return finding.location is not None and finding.qualifier is not Qualifier.ABSENT
 
 
-def evaluation(finding: Finding) -> bytes:
-    """Return whether a finding is there, and how sure that is, as one coded statement."""
+def evaluation(finding: Finding, *, remark: str = "") -> bytes:
+    """Return whether a finding is there, and how sure that is, as one coded statement.
+
+    `remark` is what a reader said of it.
+    """
     properties = [
         percent(codes.CERTAINTY_OF_FINDING, finding.probability, Relation.HAS_PROPERTIES),
         content.text(Relation.HAS_PROPERTIES, codes.TRACKING_IDENTIFIER, finding.tracking_id),
@@ -52,6 +55,8 @@ def evaluation(finding: Finding) -> bytes:
             Relation.HAS_PROPERTIES, codes.TRACKING_UNIQUE_IDENTIFIER, finding.tracking_uid
         ),
     ]
+    if remark:
+        properties.append(content.text(Relation.HAS_PROPERTIES, codes.COMMENT, remark))
     presence = codes.PRESENCE[finding.qualifier]
     return content.code(Relation.CONTAINS, finding.label, presence, properties)
 
@@ -81,6 +86,7 @@ class FindingGroups:
         self._masks = masks
         self._segmentation = segmentation
         self._algorithm = algorithm_identification(context)
+        self._remarks = context.review.remarks if context.review else {}
 
     def of(self, finding: Finding) -> list[bytes]:
         """Return the groups of one finding, geometry first; none where it has no place."""
@@ -157,6 +163,9 @@ class FindingGroups:
         head = self._head(finding, (_OHIF_AXES if axes else "") + finding.tracking_id)
         tail = segment or self._source(finding)
         notes = notes_on(finding)
+        if finding.id in self._remarks:
+            remark = self._remarks[finding.id]
+            notes = [*notes, content.text(Relation.CONTAINS, codes.COMMENT, remark)]
         return content.container(
             codes.MEASUREMENT_GROUP, head + items + tail + notes, template=template
         )

@@ -25,7 +25,6 @@ from workers.results.common import (
 )
 from workers.results.content import Relation
 from workers.results.context import (
-    NOT_REVIEWED,
     InstanceReference,
     ResultContext,
     ResultRole,
@@ -68,7 +67,7 @@ def write_key_objects(
     identity = written(context, source, ResultRole.KEY_OBJECTS, KEY_OBJECT_SELECTION)
     listed = [content.source_image(Relation.CONTAINS, None, frame) for frame in shown]
     references = [reference_of(instance) for instance in analysed_instances(list(shown))]
-    words = f"Images that show findings of {context.model.title}. {NOT_REVIEWED}"
+    words = f"Images that show findings of {context.model.title}. {context.standing}"
     return _document(
         context, source, identity,
         title=codes.OF_INTEREST, words=words, listed=listed, references=references,
@@ -96,7 +95,9 @@ def write_rejection_note(
         raise ContractViolation("SOURCE_STUDY_DIFFERS", "a rejection note is of one study")
     identity = written(context, source, ResultRole.REJECTION_NOTE, KEY_OBJECT_SELECTION)
     uids = sorted(one.sop_instance_uid for one in withdrawn)
-    own_uid = derive_uid(context.job_id, ResultRole.REJECTION_NOTE, why.value.value, *uids)
+    own_uid = derive_uid(
+        context.job_id, context.named(ResultRole.REJECTION_NOTE), why.value.value, *uids
+    )
     listed = [_listed(one) for one in withdrawn]
     return _document(
         context, source, replace(identity, sop_instance_uid=own_uid),

@@ -61,10 +61,18 @@ def summary_image(
     """
     painter = _Painter(analysis, frames, display)
     tiles = [painter.tile(index) for index in painter.shown]
-    elsewhere = [_sentence(f) for f in analysis.findings if f.id not in painter.drawn]
+    elsewhere = [sentence(f) for f in analysis.findings if f.id not in painter.drawn]
     if not analysis.findings:
         elsewhere = ["No findings"]
     return np.asarray(_page(tiles, lines, elsewhere))
+
+
+def key_images(
+    analysis: Analysis, frames: Sequence[SourceFrame], display: Display
+) -> list[Image.Image]:
+    """Return the frames that show findings, each with its outlines and a line for each finding."""
+    painter = _Painter(analysis, frames, display)
+    return [painter.tile(index) for index in painter.shown] if painter.drawn else []
 
 
 class _Painter:
@@ -98,7 +106,7 @@ class _Painter:
         _write(draw, (4, size[1] + 2), captions, _TEXT)
         for number, finding in enumerate(findings):
             at = (4, size[1] + 2 + _LINE * (number + len(captions)))
-            _write(draw, at, [_sentence(finding)], _MARKS[number % len(_MARKS)])
+            _write(draw, at, [sentence(finding)], _MARKS[number % len(_MARKS)])
         return tile
 
     def _grey(self, index: int) -> Image.Image:
@@ -219,8 +227,8 @@ def _write(
         draw.text((at[0], at[1] + number * _LINE), line, fill=color, font=font)
 
 
-def _sentence(finding: Finding) -> str:
-    """Return what is known of a finding in one line."""
+def sentence(finding: Finding) -> str:
+    """Return what is known of a finding in one line of plain letters."""
     words = [f"{finding.label.meaning} {100 * finding.probability:.0f} %"]
     long, short = finding.measured("long_axis"), finding.measured("short_axis")
     if long is not None and short is not None:

@@ -19,7 +19,6 @@ from workers.results.common import (
     written,
 )
 from workers.results.context import (
-    NOT_REVIEWED,
     RESEARCH_ONLY,
     InstanceReference,
     ResultContext,
@@ -45,7 +44,7 @@ def write_secondary_capture(
     """Return a summary picture of an analysis."""
     check_source(source, analysed_instances(frames))
     model = context.model
-    lines = [f"AI {model.title}  {model.name} {model.version}", NOT_REVIEWED]
+    lines = [f"AI {model.title}  {model.name} {model.version}", context.standing]
     if context.research_only:
         lines.append(RESEARCH_ONLY)
     picture = summary_image(analysis, frames, display, lines)

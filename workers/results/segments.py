@@ -86,7 +86,7 @@ def segment_item(context: ResultContext, segment: Segment) -> bytes:
         "SegmentedPropertyTypeCodeSequence": [code_item(finding.label)],
         "TrackingID": finding.tracking_id,
         "TrackingUID": finding.tracking_uid,
-        "RecommendedDisplayCIELabValue": _color(segment),
+        "RecommendedDisplayCIELabValue": color_of(segment.finding, segment.number),
     }
     if finding.site and not organ:
         elements["AnatomicRegionSequence"] = [_region(finding)]
@@ -119,10 +119,9 @@ def _region(finding: Finding) -> bytes:
     return encoded(elements)
 
 
-def _color(segment: Segment) -> tuple[int, int, int]:
-    """Return L*, a*, b* scaled to 16 bits (PS3.3 C.10.7.1.1)."""
-    chosen = segment.finding.color_lab or _COLORS_LAB[(segment.number - 1) % len(_COLORS_LAB)]
-    lightness, a, b = chosen
+def color_of(finding: Finding, number: int) -> tuple[int, int, int]:
+    """Return L*, a*, b* scaled to 16 bits (PS3.3 C.10.7.1.1); ``number`` counts from 1."""
+    lightness, a, b = finding.color_lab or _COLORS_LAB[(number - 1) % len(_COLORS_LAB)]
     scaled = (lightness / 100, (a + 128) / 255, (b + 128) / 255)
     first, second, third = (round(65535 * min(max(value, 0.0), 1.0)) for value in scaled)
     return first, second, third

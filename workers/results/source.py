@@ -7,22 +7,25 @@ since a result has to be valid whatever its source was.
 
 import io
 import re
+import struct
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta, timezone
 from typing import Final
 
 import pydicom
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.multival import MultiValue
 
 from service.core import codes
 from service.core.errors import ContractViolation
 from service.core.findings import Code
-from workers.results.encode import Value, clip, encoded, item
+from workers.results.encode import Value, clip, encoded, item, tag_of
 
 # Type 2 attributes of the Patient and General Study modules: present even when unknown.
 _EXPECTED: Final = (
@@ -58,8 +61,8 @@ _REQUEST: Final = (
 class SourceStudy:
     """Patient and study attributes ready to be written, by keyword.
 
-    ``acquisition_equipment`` and ``requests`` are encoded items; ``procedure`` is the study's
-    own coded procedure, where it has one.
+    ``acquisition_equipment``, ``requests`` and the look-up tables are encoded items; ``procedure``
+    is the study's own coded procedure, where it has one.
     """
 
     study_instance_uid: str
@@ -71,7 +74,21 @@ class SourceStudy:
     patient_orientation: tuple[str, ...] = ()
     lossy_compression: Mapping[str, Value] = field(default_factory=dict)
     acquisition_equipment: tuple[bytes, ...] = ()
+    modality_lut: tuple[bytes, ...] = ()
+    voi_lut: tuple[bytes, ...] = ()
     requests: tuple[bytes, ...] = field(default=(), repr=False)
+    character_set: str = ""
+    received_text: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
+
+    def verbatim(self, tag: int, value: bytes) -> bytes | None:
+        """Return the bytes that the study has for a value in UTF-8, when it is the study's."""
+        received, as_utf_8 = self.received_text.get(tag, (b"", b""))
+        return received if as_utf_8 and as_utf_8 == value.rstrip(b" ") else None
+
+    @property
+    def without_bytes(self) -> "SourceStudy":
+        """The same study, whose texts have to be encoded anew."""
+        return replace(self, received_text={})
 
 
 def read_source(header: bytes) -> SourceStudy:
@@ -99,6 +116,7 @@ def read_source(header: bytes) -> SourceStudy:
 
 
 def _study(dataset: Dataset) -> SourceStudy:
+    received = _received_text(dataset)
     elements: dict[str, Value] = dict.fromkeys(_EXPECTED)
     elements.update(_copied(dataset, (*_EXPECTED, *_WHERE_KNOWN)))
     if elements["PatientSex"] not in ("M", "F", "O"):
@@ -124,8 +142,31 @@ def _study(dataset: Dataset) -> SourceStudy:
             dataset, ("LossyImageCompressionRatio", "LossyImageCompressionMethod")
         ),
         acquisition_equipment=_acquisition_equipment(dataset),
+        modality_lut=_luts(dataset, "ModalityLUTSequence"),
+        voi_lut=_luts(dataset, "VOILUTSequence"),
         requests=_requests(dataset, study_uid, elements),
+        character_set=_character_set(dataset),
+        received_text={
+            tag_of(keyword): (raw, text.encode())
+            for keyword, raw in received.items()
+            if isinstance(text := elements.get(keyword), str) and text
+        },
     )
+
+
+def _received_text(dataset: Dataset) -> dict[str, bytes]:
+    """Return the bytes of top-level texts, before anything has parsed them."""
+    found: dict[str, bytes] = {}
+    for keyword in (*_EXPECTED, *_WHERE_KNOWN):
+        raw = dataset.get_item(tag_of(keyword)) if keyword in dataset else None
+        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes):
+            found[keyword] = raw.value.rstrip(b" \0")
+    return found
+
+
+def _character_set(dataset: Dataset) -> str:
+    value = dataset.get("SpecificCharacterSet")
+    return "\\".join(value) if isinstance(value, MultiValue) else str(value or "")
 
 
 def _copied(dataset: Dataset, keywords: Iterable[str]) -> dict[str, Value]:
@@ -213,6 +254,20 @@ def _acquisition_equipment(dataset: Dataset) -> tuple[bytes, ...]:
         CodeMeaning=purpose.meaning,
     )
     return (encoded({**known, "PurposeOfReferenceCodeSequence": [code]}),)
+
+
+def _luts(dataset: Dataset, keyword: str) -> tuple[bytes, ...]:
+    """Return look-up tables as they stand; a garbled one is left out."""
+    encoded_items = []
+    for entry in dataset.get(keyword) or ():
+        buffer = DicomBytesIO()
+        buffer.is_little_endian, buffer.is_implicit_VR = True, False
+        try:
+            write_dataset(buffer, entry)
+        except (ValueError, TypeError, AttributeError, OverflowError, struct.error):
+            continue
+        encoded_items.append(buffer.getvalue())
+    return tuple(encoded_items)
 
 
 def _requests(dataset: Dataset, study_uid: str, elements: Mapping[str, Value]) -> tuple[bytes, ...]:

@@ -23,14 +23,13 @@ from workers.results.common import (
 )
 from workers.results.content import Relation
 from workers.results.context import (
-    NOT_REVIEWED,
     RESEARCH_ONLY,
     InstanceReference,
     ResultContext,
     ResultRole,
     WrittenResult,
 )
-from workers.results.encode import Value, part10
+from workers.results.encode import Value, clip, item, part10
 from workers.results.groups import (
     FindingGroups,
     algorithm_identification,
@@ -38,7 +37,7 @@ from workers.results.groups import (
     is_placed,
     shown_frames,
 )
-from workers.results.observer import language_and_observer
+from workers.results.observer import language_and_observer, person_name
 from workers.results.source import SourceStudy
 
 # Words in our reason codes, and the standard's nearest reason; the first that occurs counts.
@@ -88,7 +87,12 @@ def write_sr(
     children.append(_image_library(source, shown or _first_frames(instances)))
     children.append(_measurements(context, measured))
     said = [content.code(Relation.CONTAINS, codes.PROCESSING_SUMMARY, summary)]
-    said += [evaluation(finding) for finding in analysis.findings if not is_placed(finding)]
+    remarks = context.review.remarks if context.review else {}
+    said += [
+        evaluation(finding, remark=remarks.get(finding.id, ""))
+        for finding in analysis.findings
+        if not is_placed(finding)
+    ]
     children.append(_evaluations(context, said, ()))
     references = [reference_of(instance) for instance in instances]
     if segmentation is not None:
@@ -174,13 +178,33 @@ def _measurements(context: ResultContext, groups: Sequence[bytes]) -> bytes:
 
 def _evaluations(context: ResultContext, said: Sequence[bytes], comments: Sequence[str]) -> bytes:
     """Return what holds for the study as a whole (TID 1500 row 12)."""
-    lines = [*comments, NOT_REVIEWED, *([RESEARCH_ONLY] if context.research_only else [])]
+    lines = [*comments, context.standing, *([RESEARCH_ONLY] if context.research_only else [])]
     words = [content.text(Relation.CONTAINS, codes.COMMENT, line) for line in lines]
     return content.container(codes.QUALITATIVE_EVALUATIONS, [*said, *words])
 
 
 def _first_frames(instances: Sequence[InstanceHeader]) -> list[SourceFrame]:
     return [SourceFrame(instance) for instance in instances]
+
+
+def _verification(context: ResultContext) -> dict[str, Value]:
+    """Return whose word the report is (PS3.3 C.17.2): nobody's until a named reader verifies it."""
+    review = context.review
+    if review is None or not (review.verified and review.reviewer):
+        flag = "PRELIMINARY" if review is None else "FINAL"
+        return {"VerificationFlag": "UNVERIFIED", "PreliminaryFlag": flag}
+    observer = item(
+        VerifyingObserverName=person_name(review.reviewer),
+        VerifyingObserverIdentificationCodeSequence=[],
+        VerifyingOrganization=clip(review.organization or context.equipment.institution_name)
+        or "unknown",
+        VerificationDateTime=f"{review.reviewed_at:%Y%m%d%H%M%S}+0000",
+    )
+    return {
+        "VerificationFlag": "VERIFIED",
+        "PreliminaryFlag": "FINAL",
+        "VerifyingObserverSequence": [observer],
+    }
 
 
 def _document(
@@ -195,8 +219,7 @@ def _document(
         **common_elements(context, source, identity),
         "ReferencedPerformedProcedureStepSequence": [],
         "CompletionFlag": "COMPLETE",
-        "VerificationFlag": "UNVERIFIED",
-        "PreliminaryFlag": "PRELIMINARY",
+        **_verification(context),
         "PerformedProcedureCodeSequence": [],
         "CurrentRequestedProcedureEvidenceSequence": evidence(references),
         "ValueType": "CONTAINER",

@@ -19,6 +19,7 @@ from service.core.errors import InvalidResult
 from service.core.findings import Analysis
 from service.core.headers import SourceFrame
 from service.core.identifiers import is_uid
+from workers.results.charset import decoded
 from workers.results.context import (
     FIRST_SERIES_NUMBER,
     ResultContext,
@@ -28,6 +29,7 @@ from workers.results.context import (
 from workers.results.encode import tag_of
 from workers.results.reread import Reread, numbers, reread, text
 from workers.results.source import SourceStudy
+from workers.results.validate_kinds import check_annotations, check_document, check_listed
 from workers.results.validate_seg import check_pixel_bytes, check_segmentation
 
 # Attributes of the modules of each IOD (PS3.3 A.8, A.35, A.51): Type 1 must have a value, Type 2
@@ -35,24 +37,26 @@ from workers.results.validate_seg import check_pixel_bytes, check_segmentation
 _TYPE_1: Final = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID",
     "SeriesInstanceUID", "Modality", "SeriesNumber", "InstanceNumber", "Manufacturer",
-    "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "ContentDate",
-    "ContentTime", "ContributingEquipmentSequence",
+    "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions",
+    "ContributingEquipmentSequence",
 )  # fmt: skip
 _TYPE_2: Final = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime",
     "ReferringPhysicianName", "StudyID", "AccessionNumber",
 )  # fmt: skip
+_DATED: Final = ("ContentDate", "ContentTime")
 _IMAGE: Final = (
-    "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
+    *_DATED, "ImageType", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData",
 )  # fmt: skip
 _KEY_OBJECTS: Final = (
-    "ValueType", "ConceptNameCodeSequence", "ContinuityOfContent", "ContentTemplateSequence",
+    *_DATED, "ValueType", "ConceptNameCodeSequence", "ContinuityOfContent",
+    "ContentTemplateSequence",
     "ContentSequence", "CurrentRequestedProcedureEvidenceSequence",
 )  # fmt: skip
 _OF_ROLE: Final[Mapping[ResultRole, tuple[str, ...]]] = {
     ResultRole.SR: (
-        "CompletionFlag", "VerificationFlag", "PreliminaryFlag", "ValueType",
+        *_DATED, "CompletionFlag", "VerificationFlag", "PreliminaryFlag", "ValueType",
         "ConceptNameCodeSequence", "ContinuityOfContent", "ContentTemplateSequence",
         "ContentSequence", "CurrentRequestedProcedureEvidenceSequence",
     ),
@@ -65,6 +69,15 @@ _OF_ROLE: Final[Mapping[ResultRole, tuple[str, ...]]] = {
     ResultRole.SECONDARY_CAPTURE: (
         *_IMAGE, "ConversionType", "BurnedInAnnotation", "SourceImageSequence",
     ),
+    ResultRole.PRESENTATION_STATE: (
+        "ContentLabel", "PresentationCreationDate", "PresentationCreationTime",
+        "ReferencedSeriesSequence", "DisplayedAreaSelectionSequence", "GraphicLayerSequence",
+        "GraphicAnnotationSequence", "PresentationLUTShape",
+    ),
+    ResultRole.PDF: (
+        *_DATED, "BurnedInAnnotation", "MIMETypeOfEncapsulatedDocument", "EncapsulatedDocument",
+        "EncapsulatedDocumentLength", "SourceInstanceSequence", "DocumentTitle", "ConversionType",
+    ),
     ResultRole.KEY_OBJECTS: _KEY_OBJECTS,
     ResultRole.REJECTION_NOTE: _KEY_OBJECTS,
 }  # fmt: skip
@@ -76,6 +89,7 @@ _GRAMMAR: Final[Mapping[bytes, re.Pattern[bytes]]] = {
     b"IS": re.compile(rb"([0-9+\- ]{1,12}(\\[0-9+\- ]{1,12})*)?"),
     b"TM": re.compile(rb"(\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?)?"),
 }
+UTF_8: Final = "ISO_IR 192"
 _ROUNDING_PIXELS: Final = 0.01
 _TEXT: Final = frozenset({b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"})
 
@@ -83,6 +97,7 @@ _TEXT: Final = frozenset({b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"})
 _CONTENT: Final = tag_of("ContentSequence")
 _EVIDENCE: Final = tag_of("CurrentRequestedProcedureEvidenceSequence")
 _REFERENCED_SERIES: Final = tag_of("ReferencedSeriesSequence")
+_ANNOTATIONS: Final = tag_of("GraphicAnnotationSequence")
 _PER_FRAME: Final = tag_of("PerFrameFunctionalGroupsSequence")
 _REFERENCED_INSTANCE: Final = tag_of("ReferencedSOPInstanceUID")
 _GRAPHIC_DATA: Final = tag_of("GraphicData")
@@ -111,8 +126,8 @@ def validate_result(
     InvalidResult
         ``UNREADABLE``, ``IDENTITY_DIFFERS``, ``MISSING_ATTRIBUTE``, ``INVALID_VALUE``,
         ``INVALID_UID``, ``INVALID_TEXT``, ``SERIES_UNMARKED``, ``EVIDENCE_INCOMPLETE``,
-        ``TRACKING_DIFFERS``, ``REGION_OUTSIDE``, ``GEOMETRY_DIFFERS``, ``VOXELS_DIFFER`` or
-        ``PIXELS_INCOMPLETE``.
+        ``TRACKING_DIFFERS``, ``REGION_OUTSIDE``, ``GEOMETRY_DIFFERS``, ``VOXELS_DIFFER``,
+        ``PIXELS_INCOMPLETE``, ``LAYER_MISSING``, ``RESCALE_DIFFERS`` or ``DOCUMENT_BROKEN``.
     """
     again = reread(result.content)
     with warnings.catch_warnings():
@@ -133,7 +148,7 @@ def _check(
     _check_identity(dataset, result, source)
     _check_attributes(dataset, result.role)
     _check_series(dataset, context)
-    check_values(again)
+    check_values(again, _plain(dataset, "SpecificCharacterSet"))
     if result.role is ResultRole.SR:
         check_evidence(again, root=_CONTENT, evidence=_EVIDENCE)
         _check_regions(again, frames)
@@ -143,19 +158,24 @@ def _check(
         check_segmentation(dataset, again, context, analysis, frames)
     elif result.role in (ResultRole.KEY_OBJECTS, ResultRole.REJECTION_NOTE):
         check_evidence(again, root=_CONTENT, evidence=_EVIDENCE)
-        _check_listed(again)
+        check_listed(again)
+    elif result.role is ResultRole.PRESENTATION_STATE:
+        check_evidence(again, root=_ANNOTATIONS, evidence=_REFERENCED_SERIES)
+        check_annotations(dataset, again, frames)
+    elif result.role is ResultRole.PDF:
+        check_document(dataset)
     elif result.role is ResultRole.SECONDARY_CAPTURE:
         check_pixel_bytes(dataset, dataset.Rows * dataset.Columns * dataset.SamplesPerPixel)
 
 
-def check_values(again: Reread) -> None:
+def check_values(again: Reread, character_set: str = UTF_8) -> None:
     """Refuse values that break the grammar of their VR (PS3.5 section 6.2)."""
     uids: set[bytes] = set()
     for element in again.elements:
         if element.vr == b"UI":
             uids.update(element.value.rstrip(b"\0").split(b"\\"))
         elif element.vr in _TEXT:
-            _check_text(element.tag, element.value)
+            _check_text(element.tag, element.value, character_set)
         else:
             grammar = _GRAMMAR.get(element.vr)
             if grammar and not grammar.fullmatch(element.value.rstrip(b" ")):
@@ -178,18 +198,6 @@ def check_evidence(again: Reread, *, root: int, evidence: int) -> None:
             raise InvalidResult("EVIDENCE_INCOMPLETE", f"{text(element)} is not in the evidence")
 
 
-def _check_listed(again: Reread) -> None:
-    """Refuse a list of key objects that differs from its evidence."""
-    pointed = {
-        root: sorted(
-            {e.value for e in again.elements if e.root == root and e.tag == _REFERENCED_INSTANCE}
-        )
-        for root in (_CONTENT, _EVIDENCE)
-    }
-    if not pointed[_CONTENT] or pointed[_CONTENT] != pointed[_EVIDENCE]:
-        raise InvalidResult("EVIDENCE_INCOMPLETE", "the list and its evidence differ")
-
-
 def _opened(content: bytes) -> Dataset:
     try:
         return pydicom.dcmread(io.BytesIO(content))
@@ -208,7 +216,7 @@ def _check_identity(dataset: Dataset, result: WrittenResult, source: SourceStudy
         (dataset.get("SOPClassUID"), result.sop_class_uid),
         (dataset.get("SeriesInstanceUID"), result.series_instance_uid),
         (dataset.get("StudyInstanceUID"), source.study_instance_uid),
-        (dataset.get("SpecificCharacterSet"), "ISO_IR 192"),
+        (_plain(dataset, "SpecificCharacterSet") in ("ISO_IR 192", source.character_set), True),
     )
     same = all(found == expected for found, expected in pairs)
     carried = all(
@@ -243,11 +251,11 @@ def _check_series(dataset: Dataset, context: ResultContext) -> None:
         raise InvalidResult("SERIES_UNMARKED", "series number or description hides the origin")
 
 
-def _check_text(tag: int, value: bytes) -> None:
+def _check_text(tag: int, value: bytes, character_set: str) -> None:
     try:
-        value.decode("utf-8")
+        decoded(value, character_set)
     except UnicodeDecodeError as error:
-        raise InvalidResult("INVALID_TEXT", f"{tag:08x} is not UTF-8") from error
+        raise InvalidResult("INVALID_TEXT", f"{tag:08x} is not in {character_set}") from error
 
 
 def _check_regions(again: Reread, frames: Sequence[SourceFrame]) -> None:

@@ -1,4 +1,5 @@
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,15 +9,31 @@ import pytest
 from service.core.errors import ContractViolation, InvalidResult
 from tests.builders.dicom import ct_series, enhanced_ct
 from tests.builders.results import nodules, nothing_found, result_context, source_frames
-from workers.results.context import InstanceReference, ResultRole
-from workers.results.key_objects import Rejection, write_key_objects
+from workers.results.context import (
+    InstanceReference,
+    ResultContext,
+    ResultRole,
+    WrittenResult,
+)
+from workers.results.key_objects import Rejection, write_key_objects, write_rejection_note
 from workers.results.source import read_source
 from workers.results.validate import validate_result
-from workers.results.writer import rejection_note, write_results
+from workers.results.writer import checked, write_results
 
 
 def opened(content: bytes) -> Any:
     return pydicom.dcmread(io.BytesIO(content))
+
+
+def rejection_note(
+    context: ResultContext,
+    withdrawn: Sequence[InstanceReference],
+    why: Rejection = Rejection.QUALITY,
+    words: str = "",
+) -> WrittenResult:
+    source = read_source(context.source_header)
+    note = write_rejection_note(context, source, withdrawn, why=why, words=words)
+    return checked(note, context, source)
 
 
 def listed(dataset: Any) -> list[tuple[str, str]]:
