@@ -113,7 +113,7 @@ class JobsSettings(Section):
     threads: int = Field(default=0, ge=0, le=256, description="0 means one for each core")
 
 
-ObjectKind = Literal["sr", "seg", "sc", "gsps", "pdf"]
+ObjectKind = Literal["sr", "seg", "sc", "gsps", "pdf", "ko"]
 
 
 class Condition(Section):
@@ -165,14 +165,6 @@ class Destination(Section):
         if isinstance(values, dict) and values.get("mllp_host") is not None:
             return {"objects": ("sr",), **values}
         return values
-
-    @field_validator("objects")
-    @classmethod
-    def _written(cls, value: tuple[ObjectKind, ...]) -> tuple[ObjectKind, ...]:
-        missing = sorted(set(value) & {"gsps", "pdf"})
-        if missing:
-            raise ValueError(f"sr, seg or sc; {' and '.join(missing)} are not written yet")
-        return value
 
     @field_validator("ae_title")
     @classmethod
