@@ -19,7 +19,13 @@ from service.core.errors import RefusedInstance
 Buffer = bytes | bytearray | memoryview | mmap
 
 MAX_DEPTH: Final = 32
-MAX_ELEMENTS: Final = 200_000
+# Elements and items that any data set may have, and that the largest may: walking costs a
+# microsecond or two each. In between they must come with bytes, so that what is refused in the end
+# was at least as dear to send. Empty items have 8 bytes each; a segmentation's frames, with pixels,
+# never under 40 each.
+FEW_ELEMENTS: Final = 200_000
+MAX_ELEMENTS: Final = 2_000_000
+_BYTES_AN_ELEMENT: Final = 32
 
 PIXEL_DATA: Final = 0x7FE00010
 _ITEM: Final = 0xFFFEE000
@@ -119,6 +125,15 @@ def items(buffer: Buffer, encoding: Encoding, sequence: Element) -> Iterator[lis
             position += length
 
 
+def elements_allowed(size_bytes: int) -> int:
+    """Return how many elements and items a data set of this size may have.
+
+    >>> elements_allowed(1000), elements_allowed(16_000_000), elements_allowed(10**9)
+    (200000, 500000, 2000000)
+    """
+    return min(MAX_ELEMENTS, max(FEW_ELEMENTS, size_bytes // _BYTES_AN_ELEMENT))
+
+
 class _Walk:
     """One pass over a buffer, with its budget of elements."""
 
@@ -126,7 +141,7 @@ class _Walk:
         order = ">" if encoding.big_endian else "<"
         self.buffer = buffer
         self.encoding = encoding
-        self.budget = MAX_ELEMENTS
+        self.budget = elements_allowed(len(buffer))
         self.tag = Struct(order + "HH").unpack_from
         self.short = Struct(order + "H").unpack_from
         self.long = Struct(order + "L").unpack_from

@@ -13,7 +13,16 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from service.core.elements import MAX_DEPTH, MAX_ELEMENTS, PIXEL_DATA, Encoding, items, walk
+from service.core.elements import (
+    FEW_ELEMENTS,
+    MAX_DEPTH,
+    MAX_ELEMENTS,
+    PIXEL_DATA,
+    Encoding,
+    elements_allowed,
+    items,
+    walk,
+)
 from service.core.errors import RefusedInstance
 from service.core.part10 import read_file_meta
 from tests.builders.dicom import ct_series, enhanced_ct, in_syntax, part10
@@ -123,8 +132,16 @@ def test_nesting_in_implicit_vr_is_bounded_too():
 
 
 def test_items_without_end_are_refused_by_their_number():
-    many = long(0x00081140, b"SQ", item(b"") * (MAX_ELEMENTS + 1))
+    many = long(0x00081140, b"SQ", item(b"") * (FEW_ELEMENTS + 1))
     assert reason(many) == "TOO_MANY_ELEMENTS"
+
+
+def test_a_longer_data_set_may_have_more_elements_but_not_without_end():
+    some = long(0x00081140, b"SQ", item(b"") * (2 * FEW_ELEMENTS))
+    pixels = long(PIXEL_DATA, b"OB", bytes(32 * 2 * FEW_ELEMENTS))
+    assert reason(some) == "TOO_MANY_ELEMENTS"
+    walk(some + pixels, EXPLICIT)
+    assert elements_allowed(1 << 40) == MAX_ELEMENTS
 
 
 @pytest.mark.parametrize(
