@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -96,6 +97,37 @@ def check_models(
                 f"{len(checked.golden)} golden cases in {checked.golden_s:.1f} s"
             )
     raise typer.Exit(FAILED if failed else DONE)
+
+
+@models_app.command("evaluate")
+def evaluate_model(
+    name: Annotated[str, typer.Argument(help="The package.")],
+    data: Annotated[Path, typer.Option(help="Folder of studies with SEG, SR, RTSTRUCT or CSV.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report, one HTML file.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ... or auto.")] = None,
+    operating_point: Annotated[
+        str | None, typer.Option(help="One of the package's; by default its first.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="No more than this many series or radiographs.")
+    ] = None,
+) -> None:
+    """Measure a package on studies with a reference."""
+    settings = settings_for("models")
+    from workers.evaluation.command import Outputs, run_evaluation  # noqa: PLC0415
+    from workers.models import choose_device  # noqa: PLC0415
+
+    code = run_evaluation(
+        _named(settings, name)[0],
+        data,
+        Outputs(json_file, report),
+        device=choose_device(device or settings.jobs.device),
+        threads=settings.jobs.threads,
+        operating_point=operating_point,
+        limit=limit,
+    )
+    raise typer.Exit(code)
 
 
 @destinations_app.command("check")

@@ -81,7 +81,7 @@ class Curve:
     sensitivity: Floats
     thresholds: Floats
 
-    def at(self, rates: Sequence[float] = RATES) -> Floats:
+    def at(self, rates: Sequence[float] | Floats = RATES) -> Floats:
         """Return the sensitivity at each rate; beyond the last point it stays the last one's."""
         return np.interp(rates, self.false_positives_per_scan, self.sensitivity)
 
