@@ -4,16 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from service.api.answers import answer
-from service.api.context import Context
+from service.api.context import Context, asker
 from service.api.routes import PREFIX, add
-from service.api.schemas import FindingId, ReviewBody, StudyUid
+from service.api.schemas import FindingId, ReviewBody, ReviewChanges, StudyUid
+from service.core.errors import InvalidRequest
 from service.core.findings import Code, Finding, Location, Measurement, Qualifier
-from service.core.headers import Triple
+from service.core.geometry import position_on
+from service.core.headers import SourceFrame, Triple
 from service.records import reviews, study_view
+from service.records.database import Transaction
 from service.records.listings import ModelReference
 from service.records.operating_points import at_operating_point
 from service.records.reviews import Review
@@ -150,17 +153,18 @@ class FindingRoutes:
         with self._records.reading() as connection:
             return answer(finding_item(study_view.finding(connection, finding_id)))
 
-    def review_finding(self, finding_id: FindingId, body: ReviewBody) -> Response:
+    def review_finding(self, finding_id: FindingId, body: ReviewBody, request: Request) -> Response:
         """Accept, reject or edit a finding.
 
-        The newest verdict counts; earlier ones are kept.
+        The newest verdict counts; earlier ones are kept. Who is signed in is the reviewer.
         """
-        changes = {} if body.changes is None else body.changes.model_dump(exclude_none=True)
+        with self._records.reading() as connection:
+            changes = _changes(connection, finding_id, body.changes)
         review = Review(
             finding_id=finding_id,
             verdict=body.verdict,
             comment=body.comment,
-            reviewer=body.reviewer,
+            reviewer=asker(request) or body.reviewer,
             changes=changes,
             reviewed_at=self._context.clock.now(),
         )
@@ -199,6 +203,34 @@ def router(context: Context) -> APIRouter:
     )
     add(routes, f"GET {one}/reviews", handlers.list_reviews, gives=ReviewList, problems=missing)
     return routes
+
+
+def _changes(
+    connection: Transaction, finding_id: str, asked: ReviewChanges | None
+) -> dict[str, Any]:
+    """Return what is kept of a reader's changes; a place on an image becomes one in the patient.
+
+    Raises
+    ------
+    InvalidRequest
+        ``PLACE`` when the image is none of the finding's series, or the point lies beside it.
+    """
+    if asked is None:
+        return {}
+    changes = asked.model_dump(exclude_none=True)
+    if asked.place is None:
+        return changes
+    place = asked.place
+    header = study_view.source_header(connection, finding_id, place.sop_instance_uid)
+    if header is None or place.frame_number > header.number_of_frames:
+        raise InvalidRequest("PLACE", "changes.place: no frame of the finding's series")
+    if place.column > (header.columns or 0) or place.row > (header.rows or 0):
+        raise InvalidRequest("PLACE", "changes.place: column or row lie outside of the frame")
+    if asked.center_mm is None:
+        plane = SourceFrame(header, place.frame_number).geometry
+        center_mm = position_on(plane, place.column, place.row)
+        changes |= {} if center_mm is None else {"center_mm": center_mm}
+    return changes
 
 
 def finding_item(item: StoredFinding) -> FindingItem:

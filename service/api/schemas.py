@@ -92,10 +92,42 @@ class SwitchBody(Body):
     operating_point: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]{0,62}$")
 
 
+class ReportBody(Body):
+    """What new results should say; what is left out stays as it is in force."""
+
+    task: Name | None = Field(default=None, examples=["lung_nodule_detection"])
+    model: Name | None = Field(default=None, examples=["lung_nodule_detection"])
+    operating_point: str | None = Field(
+        default=None,
+        pattern=r"^[a-z][a-z0-9_]{0,62}$",
+        description="One of the model's measured points; no network is run",
+    )
+    reviewer: Line = Field(
+        default="", description="Who went through the study; without it, who gave the verdicts"
+    )
+    reviewed: bool = Field(
+        default=False,
+        description="A reader went through the whole study, also where there is no verdict",
+    )
+    priority: Priority | None = Field(default=None, description="Instead of the run's own")
+
+
+class Place(Body):
+    """A point on a frame of the finding's series, from the corner of its first pixel."""
+
+    sop_instance_uid: str = Field(max_length=64, pattern=_UID)
+    frame_number: int = Field(default=1, ge=1, le=_ROW_ID_LIMIT)
+    column: float = Field(ge=0, le=65_536)
+    row: float = Field(ge=0, le=65_536)
+
+
 class ReviewChanges(Body):
     """What a reader corrects in an edited finding."""
 
     label: Code | None = None
+    place: Place | None = Field(
+        default=None, description="Where it is; gives `center_mm` where the image has a plane"
+    )
     center_mm: Triple | None = Field(default=None, description="Patient position (LPS)")
     long_axis_mm: Millimetres | None = None
     short_axis_mm: Millimetres | None = None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.core.errors import UnsuitableSeries
-from service.core.headers import FrameHeader
+from service.core.headers import FrameHeader, Triple
 
 Floats = NDArray[np.float64]
 
@@ -107,6 +107,35 @@ def to_index(affine: Floats, points_mm: Floats) -> Floats:
     """Map LPS millimetres, shape (..., 3), to fractional (column, row, slice) indices."""
     mapped: Floats = (np.asarray(points_mm) - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
     return mapped
+
+
+def position_on(plane: FrameHeader, column: float, row: float) -> Triple | None:
+    """Return where a point of a frame lies in the patient, LPS mm; None without a plane.
+
+    `column` and `row` are counted from the corner of the first pixel (PS3.3 C.18.6.1.2), Image
+    Position (Patient) is that pixel's centre.
+
+    >>> plane = FrameHeader(
+    ...     image_position_mm=(10, 20, 30), image_orientation=(1, 0, 0, 0, 1, 0),
+    ...     row_spacing_mm=2, column_spacing_mm=0.5,
+    ... )
+    >>> position_on(plane, 4.5, 1.5)
+    (12.0, 22.0, 30.0)
+    """
+    if (
+        plane.image_position_mm is None
+        or plane.image_orientation is None
+        or not plane.column_spacing_mm
+        or not plane.row_spacing_mm
+    ):
+        return None
+    along, down = np.asarray(plane.image_orientation).reshape(2, 3)
+    found = (
+        np.asarray(plane.image_position_mm)
+        + along * (column - 0.5) * plane.column_spacing_mm
+        + down * (row - 0.5) * plane.row_spacing_mm
+    )
+    return float(found[0]), float(found[1]), float(found[2])
 
 
 def stack_planes(

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, Select, and_, func, select
 
 from service.core.errors import NotFound
 from service.core.findings import Finding
+from service.core.headers import InstanceHeader
 from service.core.states import CommitmentState, DeliveryState, ResultState
 from service.records import worklist
 from service.records.listings import JobItem, job_items
@@ -241,6 +242,24 @@ def _eligibility(connection: Connection, study_id: int) -> dict[int | None, list
     for row in connection.execute(query.order_by(assessments.c.task, assessments.c.model_name)):
         gathered[row.series_id].append(
             Eligibility(
+def source_header(
+    connection: Connection, finding_id: str, sop_instance_uid: str
+) -> InstanceHeader | None:
+    """Return the header of an image of the series that a finding was found in."""
+    query = (
+        select(instances.c.header)
+        .join_from(findings, jobs)
+        .join(instances, instances.c.series_id == jobs.c.series_id)
+        .where(
+            findings.c.id == finding_id,
+            instances.c.sop_instance_uid == sop_instance_uid,
+            instances.c.current,
+        )
+    )
+    header = connection.execute(query).scalar()
+    return None if header is None else InstanceHeader.model_validate(header)
+
+
                 task=row.task,
                 model=row.model_name,
                 version=row.model_version,

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from service.records.worklist_query import WorklistQuery
 
-_SEVERAL: Final = frozenset({"modality", "state", "priority"})
+_SEVERAL: Final = frozenset({"modality", "state", "priority", "label", "reading"})
 
 
 def asked_in(parameters: Iterable[tuple[str, str]]) -> tuple[WorklistQuery, dict[str, str]]:

@@ -1,10 +1,12 @@
 """Where a finding can be seen: the address of the frame, the window, and the outline over it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from service.core.findings import RegionRole, RegionShape
 from service.core.packages import ModelPackage
+from service.records.reviews import Review, Verdict
 from service.records.study_view import StoredFinding
 
 _OUTLINES = (RegionRole.OUTLINE, RegionRole.BOX)
@@ -46,7 +48,7 @@ def key_image(
     address = (
         f"/dicom-web/studies/{study_instance_uid}/series/{stored.series_instance_uid}"
         f"/instances/{location.sop_instance_uid}/frames/{location.frame_number}/rendered"
-        f"{_window(package)}"
+        f"{window_query(package)}"
     )
     points = [point for region in regions for point in region.points]
     outlines = tuple(
@@ -55,7 +57,15 @@ def key_image(
     return KeyImage(address, rows, columns, _view_box(points, rows, columns), outlines)
 
 
-def _window(package: ModelPackage | None) -> str:
+def edited_place(history: Sequence[Review]) -> Mapping[str, Any] | None:
+    """Return where the newest edit put a finding: frame, column and row; None when nowhere."""
+    if not history or history[-1].verdict is not Verdict.EDITED:
+        return None
+    place = history[-1].changes.get("place")
+    return place if isinstance(place, Mapping) else None
+
+
+def window_query(package: ModelPackage | None) -> str:
     """Return the model's own intensity window as WADO-RS asks for it (PS3.18 8.3.5.1.4)."""
     if package is None:
         return ""

@@ -1,11 +1,12 @@
 """States, names, dates and durations in the words that people read."""
 
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from service.core.findings import Finding
-from service.core.states import DeliveryState, JobState, StudyState
+from service.core.states import DeliveryState, JobState, ReadingState, StudyState
 from service.records.worklist import TaskStatus
 
 STUDY_STATES: Final = MappingProxyType(
@@ -45,6 +46,13 @@ DELIVERY_STATES: Final = MappingProxyType(
         DeliveryState.DELIVERED: "acknowledged",
         DeliveryState.PARKED: "given up, needs a person",
         DeliveryState.CANCELED: "canceled",
+    }
+)
+READING_STATES: Final = MappingProxyType(
+    {
+        ReadingState.UNREAD: "unread",
+        ReadingState.READING: "being read",
+        ReadingState.READ: "read",
     }
 )
 _SEXES: Final = MappingProxyType({"M": "male", "F": "female", "O": "other"})
@@ -109,6 +117,20 @@ def span(duration: timedelta) -> str:
     return f"{hours // 24} d"
 
 
+def seconds(value: float) -> str:
+    """Return a number of seconds as a duration.
+
+    >>> seconds(72.4)
+    '1 min 12 s'
+    """
+    return span(timedelta(seconds=value))
+
+
+def queue_title(topic: str) -> str:
+    """Return a queue's name in words."""
+    return {"infer": "Model runs", "deliver": "Deliveries"}.get(topic, topic.capitalize())
+
+
 def waited(since: datetime, now: datetime) -> str:
     """Return how long ago a time is, in its greatest unit.
 
@@ -169,6 +191,27 @@ def volume_words(finding: Finding) -> str:
     if volume_mm3 is None:
         return ""
     return f"{volume_mm3:.0f} mm³" if volume_mm3 < 1000 else f"{volume_mm3 / 1000:.1f} ml"
+
+
+def changes_words(changes: Mapping[str, Any]) -> str:
+    """Return what a reader changed in a finding.
+
+    >>> changes_words({"long_axis_mm": 12.5, "label": {"meaning": "Granuloma"}})
+    'is Granuloma, long axis 12.5 mm'
+    """
+    told = []
+    if label := changes.get("label"):
+        told.append(f"is {label.get('meaning', '')}")
+    told += [
+        f"{name.removesuffix('_mm').replace('_', ' ')} {changes[name]:g} mm"
+        for name in ("long_axis_mm", "short_axis_mm")
+        if changes.get(name) is not None
+    ]
+    if center := changes.get("center_mm"):
+        told.append("at {:.0f}, {:.0f}, {:.0f} mm LPS".format(*center))
+    elif place := changes.get("place"):
+        told.append(f"at column {place['column']:.0f}, row {place['row']:.0f}")
+    return ", ".join(told)
 
 
 def bytes_words(size_bytes: int) -> str:

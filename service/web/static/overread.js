@@ -36,9 +36,10 @@ function refresh() {
   changed.clear();
   showUpdates();
   const target = page === "worklist" ? "#rows" : "#study";
+  if (!document.querySelector(target)) return location.reload();
   const others = page === "worklist" ? "#pager,#faults" : "";
   const focused = document.activeElement?.closest?.("tr[data-uid]")?.dataset.uid;
-  window.htmx
+  return window.htmx
     .ajax("GET", location.pathname + location.search, {
       target, select: target, selectOOB: others, swap: "outerHTML",
     })
@@ -53,9 +54,13 @@ function showUpdates() {
     page === "study" ? "This study has changed" : `${count} changed`;
 }
 
+let events = null;
+let heard = document.body.dataset.after;
+
 function follow() {
-  const events = new EventSource(`/api/v1/events?after=${document.body.dataset.after}`);
+  events = new EventSource(`/api/v1/events?after=${heard}`);
   const note = (message) => {
+    heard = message.lastEventId;
     // What is on the page already is no news: it was read after this event was written.
     const shown = document.querySelector("[data-newest]");
     if (Number(message.lastEventId) <= Number(shown?.dataset.newest)) return;
@@ -68,32 +73,73 @@ function follow() {
   for (const kind of ["study", "job", "result", "delivery", "review"]) {
     events.addEventListener(kind, note);
   }
-  window.addEventListener("pagehide", () => events.close());
+}
+
+window.addEventListener("pagehide", () => events?.close());
+
+// Paused, the page stays as it is; what changed meanwhile is told when it listens again.
+function listen(wanted) {
+  if (wanted === (events !== null)) return;
+  if (wanted) follow();
+  else {
+    events.close();
+    events = null;
+  }
+  const button = document.querySelector("[data-live]");
+  button?.setAttribute("aria-pressed", String(wanted));
+  if (button) button.textContent = wanted ? "Live" : "Paused";
 }
 
 // --- Buttons that call the API -----------------------------------------------------------------
 
-async function call(button) {
-  const { call: address, method, body, done, none } = button.dataset;
-  button.disabled = true;
+function cookie(name) {
+  const found = document.cookie.split("; ").find((one) => one.startsWith(`${name}=`));
+  return found ? decodeURIComponent(found.slice(name.length + 1)) : "";
+}
+
+function keepCookie(name, value, days = 365) {
+  document.cookie = `${name}=${encodeURIComponent(value)}; path=/; max-age=${days * 86400}; samesite=strict`;
+}
+
+// Asks before what cannot be taken back; resolves to whether the answer was yes.
+function sure(text) {
+  const box = byId("ask");
+  byId("ask-text").textContent = text;
+  box.returnValue = "no";
+  box.showModal();
+  return new Promise((done) => {
+    box.addEventListener("close", () => done(box.returnValue === "yes"), { once: true });
+  });
+}
+
+// The answer's JSON; a refusal becomes a toast and null.
+async function ask(address, method, body, type = "application/json") {
   try {
     const answer = await fetch(address, {
-      method, body, headers: body ? { "Content-Type": "application/json" } : {},
+      method, body, headers: body === undefined ? {} : { "Content-Type": type },
     });
-    if (!answer.ok) {
-      const problem = await answer.json().catch(() => ({}));
-      toast(problem.detail || answer.statusText, true);
-      return;
-    }
-    const { job_ids: jobs } = await answer.json();
-    if (jobs?.length === 0) toast(none, true);
-    else if (done) toast(done);
-    refresh();
+    const found = await answer.json().catch(() => ({}));
+    if (answer.ok) return found;
+    toast(found.detail || answer.statusText, true);
   } catch {
     toast("The server does not answer.", true);
-  } finally {
-    button.disabled = false;
   }
+  return null;
+}
+
+async function call(button) {
+  const { call: address, method, confirm: question, done, none } = button.dataset;
+  if (question && !(await sure(question))) return;
+  let { body } = button.dataset;
+  if ("reader" in button.dataset) body = JSON.stringify({ ...JSON.parse(body), reader: cookie("overread_reader") });
+  button.disabled = true;
+  const found = await ask(address, method, body);
+  button.disabled = false;
+  if (!found) return;
+  if (found.job_ids?.length === 0) toast(none, true);
+  else if (done) toast(done);
+  if ("reload" in button.dataset) setTimeout(() => location.reload(), 400);
+  else refresh();
 }
 
 document.addEventListener("click", (event) => {
@@ -103,6 +149,8 @@ document.addEventListener("click", (event) => {
   else if ("refresh" in target.dataset) refresh();
   else if ("upload" in target.dataset) byId("files").click();
   else if ("help" in target.dataset) byId("help").showModal();
+  else if ("columns" in target.dataset) byId("columns").showModal();
+  else if ("live" in target.dataset) listen(events === null);
   else if ("close" in target.dataset) byId("upload").hidden = true;
   else if ("sort" in target.dataset) sortBy(target);
   else if ("back" in target.dataset && history.length > 1 && document.referrer.startsWith(location.origin)) {
@@ -115,6 +163,18 @@ function open(row, event) {
   if (event.ctrlKey || event.metaKey) window.open(row.dataset.href, "_blank", "noopener");
   else location.href = row.dataset.href;
 }
+
+// --- Columns: their names in a cookie, nothing else --------------------------------------------
+
+byId("columns")?.addEventListener("close", (event) => {
+  const box = event.target;
+  if (box.returnValue === "usual") keepCookie("overread_columns", "", 0);
+  else if (box.returnValue === "keep") {
+    const chosen = [...box.querySelectorAll("input:checked")].map((one) => one.name);
+    keepCookie("overread_columns", chosen.join("."));
+  } else return;
+  location.reload();
+});
 
 // --- Sorting and filters -----------------------------------------------------------------------
 
@@ -194,6 +254,8 @@ const keys = {
   j: () => move(1),
   k: () => move(-1),
   r: refresh,
+  v: () => document.activeElement?.closest?.("tr[data-href]")?.querySelector("a.view")?.click(),
+  p: () => document.querySelector("[data-live]") && listen(events === null),
   n: () => document.querySelector("a[data-next]")?.click(),
   u: () => document.querySelector("a[data-back]")?.click(),
   "/": () => byId("search")?.focus(),
@@ -207,7 +269,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && typing && !empties) event.target.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Enter" && event.target.matches("tr[data-href]")) open(event.target, event);
-  else if (keys[event.key] && !byId("help")?.open) {
+  else if (keys[event.key] && !document.querySelector("dialog[open]")) {
     event.preventDefault();
     keys[event.key]();
   }
@@ -297,4 +359,4 @@ if (page === "worklist") {
     event.target.value = "";
   });
 }
-if (page) follow();
+if (page && document.body.dataset.after !== undefined) follow();
