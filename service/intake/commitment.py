@@ -42,7 +42,7 @@ _SOME_FAILED: Final = 2
 _NO_SUCH_INSTANCE: Final = 0x0112
 _CLASS_CONFLICT: Final = 0x0119
 # A process that dies in between leaves the report to another, this much later.
-_ON_THE_SAME_ASSOCIATION: Final = timedelta(seconds=45)
+_ON_THE_SAME_ASSOCIATION: Final = timedelta(seconds=20)
 
 log: Final = get_logger()
 

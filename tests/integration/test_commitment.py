@@ -14,7 +14,7 @@ from pynetdicom.sop_class import CTImageStorage, StorageCommitmentPushModel
 
 from tests.builders.dicom import ct_series
 from tests.peers.ports import free_port
-from tests.peers.receiver import Receiver
+from tests.peers.receiver import Receiver, ReceiverProcess
 
 INSTANCE = "1.2.840.10008.1.20.1.1"
 SUCCESS = 0x0000
@@ -153,3 +153,43 @@ def test_a_requestor_that_takes_no_report_is_called_back_where_it_is_known(tmp_p
         listening.shutdown()
     event_type, report = modality.reports[0]
     assert (event_type, uids(report.ReferencedSOPSequence)) == (1, [dataset.SOPInstanceUID])
+
+
+class _Listening:
+    """A requestor's own listener, which takes reports or refuses them."""
+
+    def __init__(self, modality: Requestor, port: int) -> None:
+        entity = AE("MODALITY")
+        entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        self._server = entity.start_server(
+            ("127.0.0.1", port),
+            block=False,
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, modality.on_report)],
+        )
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+
+
+@pytest.mark.faults(number=31)
+@pytest.mark.slow
+def test_a_report_that_is_owed_is_told_after_a_kill(tmp_path, database_url):
+    modality = Requestor()
+    port = free_port()
+    peer = {"name": "pacs", "ae_title": "MODALITY", "host": "127.0.0.1", "port": port}
+    running = ReceiverProcess(tmp_path, database_url, destinations=[peer])
+    running.start()
+    dataset = ct_series(slices=1)[0]
+    wanted = [(dataset.SOPClassUID, dataset.SOPInstanceUID)]
+    assert modality.request(running.port, [dataset], wanted, wait=False) == SUCCESS
+    running.kill()
+    with _Listening(modality, port):
+        running.start()
+        assert modality.told.wait(60)
+        running.stop()
+    event_type, report = modality.reports[0]
+    assert (event_type, uids(report.ReferencedSOPSequence)) == (1, [dataset.SOPInstanceUID])
+    assert report.TransactionUID == modality.transaction_uid

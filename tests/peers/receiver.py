@@ -1,5 +1,6 @@
 """The product's own receiver: as threads of the test, or as processes to be killed."""
 
+import json
 import os
 import signal
 import sys
@@ -123,6 +124,7 @@ class ReceiverProcess(Receiver):
             "OVERREAD_DATABASE__URL": self.database_url,
             "OVERREAD_RETENTION__MIN_FREE_BYTES": str(self.min_free_bytes),
             "OVERREAD_LOG__FORMAT": "json",
+            "OVERREAD_DESTINATIONS": json.dumps([dict(each) for each in self.destinations]),
             **{f"OVERREAD_DICOM__{name.upper()}": str(v) for name, v in self.dicom.items()},
         }
         command = [sys.executable, "-c", "from service.cli import main; main()", "receiver"]

@@ -17,53 +17,24 @@ from service.intake import association
 from service.intake.association import Association, Host
 from service.intake.commitment import Commitment
 from service.intake.contexts import VERIFICATION, Offer
-from service.intake.pdus import APPLICATION_CONTEXT, MAX_PDU_BYTES
+from service.intake.pdus import MAX_PDU_BYTES
 from service.intake.wire import Wire
 from service.records.tables import instances
 from tests.builders.dicom import ct_series, part10
-
-CT = "1.2.840.10008.5.1.4.1.1.2"
-ACCEPT, REJECT, DATA, RELEASE_REQUEST, RELEASE_REPLY, ABORT = 2, 3, 4, 5, 6, 7
-
-
-def item(kind: int, value: bytes) -> bytes:
-    return struct.pack(">BBH", kind, 0, len(value)) + value
-
-
-def context(number: int, abstract: str, *transfer: str) -> bytes:
-    names = item(0x30, abstract.encode()) + b"".join(item(0x40, t.encode()) for t in transfer)
-    return item(0x20, bytes([number, 0, 0, 0]) + names)
-
-
-def request(*contexts: bytes, called="OVERREAD", name=APPLICATION_CONTEXT, max_pdu=16384) -> bytes:
-    titles = called.ljust(16).encode() + b"MODALITY        "
-    user = item(0x50, item(0x51, struct.pack(">L", max_pdu)) + item(0x52, b"1.2.3"))
-    body = struct.pack(">HH", 1, 0) + titles + bytes(32) + item(0x10, name.encode())
-    body += b"".join(contexts) + user
-    return struct.pack(">BBL", 1, 0, len(body)) + body
-
-
-def command(field: int, *, data: bool, instance: str = "", sop_class: str = VERIFICATION) -> bytes:
-    def element(number: int, value: bytes) -> bytes:
-        return struct.pack("<HHL", 0, number, len(value)) + value
-
-    def even(text: str) -> bytes:
-        return (text + "\0" * (len(text) % 2)).encode()
-
-    body = element(0x0002, even(sop_class)) + element(0x0100, struct.pack("<H", field))
-    body += element(0x0110, b"\7\0") + element(0x0800, b"\0\0" if data else b"\1\1")
-    if instance:
-        body += element(0x1000, even(instance))
-    return element(0, struct.pack("<L", len(body))) + body
-
-
-def value(number: int, control: int, data: bytes) -> bytes:
-    return struct.pack(">LBB", len(data) + 2, number, control) + data
-
-
-def pdu(*values: bytes) -> bytes:
-    body = b"".join(values)
-    return struct.pack(">BBL", DATA, 0, len(body)) + body
+from tests.peers.raw import (
+    ABORT,
+    ACCEPT,
+    CT,
+    DATA,
+    REJECT,
+    RELEASE_REPLY,
+    RELEASE_REQUEST,
+    command,
+    context,
+    pdu,
+    request,
+    value,
+)
 
 
 class Peer:
