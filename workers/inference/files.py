@@ -26,6 +26,23 @@ def pinned_bytes(
         ``MODEL_FILE`` when it is missing, a link, not a regular file, outside the folder or too
         large; ``DIGEST`` when the bytes are not the ones that were pinned.
     """
+    content = regular_bytes(folder, name, limit_bytes=limit_bytes)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise InvalidModel(
+            "DIGEST", f"{folder.name}: {name}: sha256: found {found}, allowed {sha256}"
+        )
+    return content
+
+
+def regular_bytes(folder: Path, name: str, *, limit_bytes: int = FILE_BYTES_LIMIT) -> bytes:
+    """Return the bytes of a regular file inside a folder.
+
+    Raises
+    ------
+    InvalidModel
+        ``MODEL_FILE`` as `pinned_bytes` does.
+    """
     place = f"{folder.name}: {name}"
     try:
         with _open_regular(folder, name, place) as stream:
@@ -34,9 +51,6 @@ def pinned_bytes(
         raise InvalidModel("MODEL_FILE", f"{place}: {error.strerror}") from error
     if len(content) > limit_bytes:
         raise InvalidModel("MODEL_FILE", f"{place}: found more than {limit_bytes} bytes")
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise InvalidModel("DIGEST", f"{place}: sha256: found {found}, allowed {sha256}")
     return content
 
 

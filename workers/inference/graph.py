@@ -53,7 +53,7 @@ def read_graph(content: bytes) -> Graph:
     """
     graph = Graph()
     try:
-        for number, value in _fields(memoryview(content)):
+        for number, value in message_fields(memoryview(content)):
             if number == 8 and isinstance(value, memoryview):
                 domain, version = _operator_set(value)
                 graph.opset_by_domain[domain] = version
@@ -75,7 +75,7 @@ def _walk(message: memoryview, kind: str, graph: Graph, *, depth: int) -> None:
     if depth > _DEPTH_LIMIT:
         raise ValueError(f"nested more than {_DEPTH_LIMIT} deep")
     children = _CHILDREN[kind]
-    for number, value in _fields(message):
+    for number, value in message_fields(message):
         if kind == "tensor":
             graph.external_data |= number == _TENSOR_EXTERNAL_DATA
             graph.external_data |= number == _TENSOR_DATA_LOCATION and value == 1
@@ -88,7 +88,7 @@ def _walk(message: memoryview, kind: str, graph: Graph, *, depth: int) -> None:
 
 def _operator_set(message: memoryview) -> tuple[str, int]:
     domain, version = "", 0
-    for number, value in _fields(message):
+    for number, value in message_fields(message):
         if number == 1 and isinstance(value, memoryview):
             domain = bytes(value).decode()
         elif number == 2 and isinstance(value, int):
@@ -96,7 +96,7 @@ def _operator_set(message: memoryview) -> tuple[str, int]:
     return domain, version
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def message_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Yield (field number, value) of one protobuf message, in order."""
     position = 0
     while position < len(message):
