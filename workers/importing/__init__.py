@@ -1,0 +1,1 @@
+"""Foreign networks brought in as packages: ONNX files, MONAI bundles, nnU-Net and others."""
