@@ -1,15 +1,17 @@
 """From archived instances to findings: read the image, run the model on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import count
 
-from service.core.findings import Analysis
+from service.core.findings import Analysis, Finding
 from service.core.headers import SourceFrame
 from service.core.identifiers import finding_id, tracking_uid
 from service.records.archive import Archive
 from service.records.inputs import ArchivedInstance
 from workers.models import LoadedModel, volume_rules
+from workers.priors.matching import match_lesions
 from workers.volume.pixels import SourceInstance
 from workers.volume.radiograph import Radiograph, load_radiograph
 from workers.volume.series import Volume, load_volume
@@ -44,11 +46,8 @@ def analyse(
     ContractViolation
         When a file has changed since receipt, or a network breaks its promise.
     """
-    sources = [
-        SourceInstance(item.header, archive.path_of(item.path), item.sha256) for item in instances
-    ]
     with stage("volume"):
-        image = _read(model, sources)
+        image = read_image(model, instances, archive)
     with stage("analysis"):
         analysis = model.analyse(
             image,
@@ -59,7 +58,47 @@ def analyse(
     return Analysed(analysis, image, frames)
 
 
-def _read(model: LoadedModel, sources: Sequence[SourceInstance]) -> Volume | Radiograph:
+def read_image(
+    model: LoadedModel, instances: Sequence[ArchivedInstance], archive: Archive
+) -> Volume | Radiograph:
+    """Read the instances as the model's kind of image.
+
+    Raises
+    ------
+    UnsuitableSeries
+        When the image cannot be built.
+    ContractViolation
+        When a file has changed since receipt.
+    """
+    sources = [
+        SourceInstance(item.header, archive.path_of(item.path), item.sha256) for item in instances
+    ]
     if not model.reads_volumes:
         return load_radiograph(sources[0], verify=True)
     return load_volume(sources, volume_rules(model.package.manifest), verify=True)
+
+
+def tracked(found: Sequence[Finding], earlier: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return findings under the names that an earlier run on these images gave the same lesions.
+
+    What is new keeps its own tracking UID, and gets an identifier that nothing had before.
+    """
+    names = {
+        pair.current.id: (pair.earlier.tracking_uid, pair.earlier.tracking_id)
+        for pair in match_lesions(found, earlier).pairs
+    }
+    taken = {finding.tracking_id for finding in earlier}
+    renamed = []
+    for finding in found:
+        uid, name = names.get(finding.id) or (finding.tracking_uid, _unused(finding, taken))
+        taken.add(name)
+        renamed.append(finding.model_copy(update={"tracking_uid": uid, "tracking_id": name}))
+    return tuple(renamed)
+
+
+def _unused(finding: Finding, taken: Collection[str]) -> str:
+    """Return a finding's tracking identifier, or the next of its kind that is free."""
+    if finding.tracking_id not in taken:
+        return finding.tracking_id
+    numbered = (f"{finding.label.meaning} {number}" for number in count(1))
+    return next(name for name in numbered if name not in taken)

@@ -1,6 +1,7 @@
 """The whole story of one delivery: claim, send, write down what the destination said.
 
-Where a destination commits to storage it is asked to, once the result is delivered.
+Where a destination commits to storage it is asked to, once the result is delivered. What classes
+it takes is remembered; for one that it refuses another form goes out, by `service.core.profiles`.
 """
 
 import threading
@@ -18,14 +19,19 @@ from service.core.errors import (
     OverreadError,
 )
 from service.core.logs import get_logger
+from service.core.profiles import adapted
 from service.core.settings import Destination, Settings
-from service.records import deliveries
+from service.records import deliveries, destinations, reports
 from service.records.archive import Archive
-from service.records.database import Records
+from service.records.database import Records, Transaction
 from service.records.deliveries import DeliveryClaim
+from service.records.destinations import SeenClass
 from workers.commitment_job import seek_commitment
 from workers.delivery import dimse, stow
 from workers.keep_alive import kept_alive
+
+# What says that a class is not taken, whatever is in the object: no context, or PS3.7 C.5.6.
+_CLASS_REFUSED = frozenset({"NO_CONTEXT", "STATUS_0122", "FAILED_0122"})
 
 log = get_logger()
 
@@ -134,6 +140,7 @@ def _attempt(context: DeliveryContext, held: DeliveryClaim) -> None:
                 deliveries.delivered(
                     connection, held, at=context.clock.now(), with_commitment=asked
                 )
+                destinations.learn(connection, _seen(context, held, accepted=True))
             bound.info("delivered")
     except LostClaim as lost:
         bound.warning("claim_lost", reason=lost.reason)
@@ -168,5 +175,41 @@ def _write_failure(
             deliveries.try_later(
                 connection, held, reason=error.reason, message=error.message, at=now
             )
-        else:
-            deliveries.park(connection, held, reason=error.reason, message=error.message, at=now)
+            return
+        if error.reason in _CLASS_REFUSED:
+            destinations.learn(
+                connection, _seen(context, held, accepted=False, reason=error.reason)
+            )
+            instead = _instead(context, connection, held)
+            if instead:
+                message = f"{error.message}: {instead}"
+                deliveries.replace(
+                    connection, held, reason="CLASS_REFUSED", message=message, at=now
+                )
+                return
+        deliveries.park(connection, held, reason=error.reason, message=error.message, at=now)
+
+
+def _seen(
+    context: DeliveryContext, held: DeliveryClaim, *, accepted: bool, reason: str = ""
+) -> SeenClass:
+    return SeenClass(held.destination, held.sop_class_uid, accepted, reason, context.clock.now())
+
+
+def _instead(context: DeliveryContext, connection: Transaction, held: DeliveryClaim) -> str:
+    """Have another form made for a destination that refused a class; return in words which.
+
+    Empty when there is none to offer.
+    """
+    destination = context.destination(held.destination)
+    if destination is None:
+        return ""
+    at = context.clock.now()
+    refused = destinations.refused(connection, at=at)[held.destination]
+    before = adapted(destination.profile, refused - {held.sop_class_uid})
+    after = adapted(destination.profile, refused)
+    if before.profile == after.profile or not after.profile.objects:
+        return ""
+    if reports.add_form(connection, held.result_id, at=at) is None:
+        return ""
+    return "; ".join(str(change) for change in after.changes)

@@ -2,15 +2,17 @@
 
 A job ends in one transaction: findings, results, deliveries and the final state together. Until
 then nothing of it is seen, so that a worker may be killed at any line; the same job run again
-gives the same bytes under the same UIDs.
+gives the same bytes under the same UIDs. A job that makes a report anew takes what an earlier run
+kept instead of running a network.
 """
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from service.core.clock import Clock
 from service.core.errors import (
@@ -20,19 +22,23 @@ from service.core.errors import (
     LostClaim,
     OverreadError,
 )
-from service.core.findings import Finding
 from service.core.logs import get_logger
 from service.core.settings import Settings
-from service.core.states import JobState
-from service.records import deliveries, inputs, jobs, results, studies
+from service.core.states import JobState, ReportKind
+from service.records import inputs, jobs, results, reviews, succession
 from service.records.archive import Archive
 from service.records.database import Records
 from service.records.heartbeats import process_name
 from service.records.jobs import Claim, Outcome
-from workers.analysis import analyse
+from workers.analysis import analyse, read_image, tracked
+from workers.evidence import kept
+from workers.handover import Desk, Document, hand_over, needs_pixels
 from workers.keep_alive import kept_alive
 from workers.models import LoadedModel
-from workers.output import StoredObject, write_analysed, write_refused
+from workers.output import Content, context_of, display_of
+from workers.priors.earlier import Shelf, with_priors
+from workers.remake import Asked, Kept, remade
+from workers.results.context import ResultContext
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _FIRST_PAUSE_S = 2.0
@@ -50,6 +56,11 @@ class InferContext:
     clock: Clock
     models: Mapping[str, LoadedModel]
     device: str
+
+    @property
+    def desk(self) -> Desk:
+        """What handing over takes."""
+        return Desk(self.settings, self.records, self.archive, self.clock)
 
 
 @dataclass
@@ -113,12 +124,13 @@ def infer(context: InferContext, job_id: str) -> None:
 
 def _outcome(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
     """Run the job and write how it ended."""
+    story = _complete if held.report_of is None else _report
     try:
-        return _complete(context, held, watch)
+        return story(context, held, watch)
     except LostClaim:
         raise
     except OverreadError as error:
-        if error.disposition is Disposition.NOT_APPLICABLE:
+        if error.disposition is Disposition.NOT_APPLICABLE and held.report_of is None:
             return _refuse(context, held, watch, error)
         again = error.disposition is Disposition.RETRY or error.reason in _PASSING
         return _fail(context, held, error, again=again)
@@ -137,6 +149,7 @@ def _complete(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
     with context.records.reading() as connection:
         instances = inputs.instances_of(connection, held)
         header = inputs.header_bytes_of(connection, held)
+        earlier = succession.earlier_findings(connection, held)
     analysed = analyse(
         model,
         instances,
@@ -145,24 +158,21 @@ def _complete(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
         operating_point=held.parameters.get("operating_point"),
         stage=watch.stage,
     )
-    with watch.stage("results"):
-        stored = write_analysed(
-            context.archive,
-            held,
-            model,
-            analysed,
-            header,
-            station=_station(context),
-            with_picture=any(_destinations(context, held, "sc")),
-        )
-    outcome = Outcome(
-        JobState.COMPLETED,
-        device=context.device,
-        timings_s=watch.timings_s,
-        scores=analysed.analysis.scores,
+    analysis = replace(analysed.analysis, findings=tracked(analysed.analysis.findings, earlier))
+    with watch.stage("priors"):
+        shelf = Shelf(context.settings.priors, context.records, context.archive)
+        analysis = with_priors(shelf, held, analysis, analysed.image)
+    drawn = needs_pixels(context.desk, held, reviewed=False)
+    document = Document(
+        held.job_id,
+        _result_context(context, held, model, header),
+        Content(analysis, analysed.frames, display_of(analysed.image) if drawn else None),
+        found=analysis.findings,
+        analysis=kept(analysis, analysed.frames),
     )
-    _commit(context, held, outcome, stored, found=analysed.analysis.findings)
-    return outcome
+    outcome = _outcome_of(context, JobState.COMPLETED, watch, scores=analysis.scores)
+    with watch.stage("results"):
+        return hand_over(context.desk, held, document, outcome)
 
 
 def _refuse(context: InferContext, held: Claim, watch: Stopwatch, error: OverreadError) -> Outcome:
@@ -171,18 +181,60 @@ def _refuse(context: InferContext, held: Claim, watch: Stopwatch, error: Overrea
     with context.records.reading() as connection:
         instances = inputs.instances_of(connection, held)
         header = inputs.header_bytes_of(connection, held)
-    stored = write_refused(
-        context.archive, held, model, instances, header, error, station=_station(context)
+    document = Document(
+        held.job_id,
+        _result_context(context, held, model, header),
+        Content(headers=[instance.header for instance in instances], refusal=error),
+        found=(),
     )
-    outcome = Outcome(
-        JobState.NOT_APPLICABLE,
-        reason=error.reason,
-        message=error.message,
-        device=context.device,
-        timings_s=watch.timings_s,
+    outcome = _outcome_of(context, JobState.NOT_APPLICABLE, watch, error=error)
+    return hand_over(context.desk, held, document, outcome)
+
+
+def _report(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
+    """Make the results of a finished run anew, as its operating point and readers have it now."""
+    model, asked = _model_of(context, held), _asked(context, held)
+    wish = held.parameters["report"]
+    kind = ReportKind(wish["kind"])
+    owner = wish.get("document") or held.job_id
+    with context.records.reading() as connection:
+        instances = inputs.instances_of(connection, held)
+        header = inputs.header_bytes_of(connection, held)
+        found = results.of_job(connection, held.report_of or "")
+        stored = results.analysis_of(connection, held.report_of or "")
+    base = _result_context(context, held, model, header, owner=owner)
+    content = Content()
+    if kind is not ReportKind.WITHDRAWAL:
+        if stored is None:
+            raise ContractViolation("EVIDENCE_GONE", "the run kept no masks: run it again")
+        headers = [instance.header for instance in instances]
+        again = remade(Kept(found, stored, headers), asked, model.package.manifest)
+        base = replace(base, review=again.review)
+        display = None
+        if needs_pixels(context.desk, held, reviewed=asked.is_review):
+            with watch.stage("volume"):
+                display = display_of(read_image(model, instances, context.archive))
+        content = Content(again.analysis, again.frames, display)
+    document = Document(owner, base, content, kind=kind)
+    with watch.stage("results"):
+        done = _outcome_of(context, JobState.COMPLETED, watch)
+        return hand_over(context.desk, held, document, done)
+
+
+def _asked(context: InferContext, held: Claim) -> Asked:
+    """Return what a report is asked to say, from the job's own row."""
+    wish = held.parameters["report"]
+    with context.records.reading() as connection:
+        verdicts = reviews.of_rows(connection, wish.get("reviews", ()))
+    return Asked(
+        operating_point=held.parameters["operating_point"],
+        verdicts={verdict.finding_id: verdict for verdict in verdicts},
+        is_review=wish.get("is_review", False),
+        reviewer=wish.get("reviewer", ""),
+        verified=wish.get("verified", False),
+        organization=context.settings.results.organization,
+        asked_at=held.created_at,
     )
-    _commit(context, held, outcome, stored, found=())
-    return outcome
 
 
 def _fail(context: InferContext, held: Claim, error: OverreadError, *, again: bool) -> Outcome:
@@ -200,43 +252,33 @@ def _fail(context: InferContext, held: Claim, error: OverreadError, *, again: bo
     return outcome
 
 
-def _commit(
+def _outcome_of(
     context: InferContext,
-    held: Claim,
-    outcome: Outcome,
-    stored: Sequence[StoredObject],
+    state: JobState,
+    watch: Stopwatch,
     *,
-    found: Sequence[Finding],
-) -> None:
-    """Write everything that the job leaves behind, or nothing."""
-    now = context.clock.now()
-    with context.records.writing() as connection:
-        results.write_findings(connection, held, found)
-        for item in stored:
-            result_id = results.write_result(connection, held, item.result, at=now)
-            studies.register_result(connection, item.received, at=now)
-            for name in _destinations(context, held, item.result.role):
-                deliveries.schedule(
-                    connection,
-                    result_id=result_id,
-                    study_id=held.study_id,
-                    destination=name,
-                    priority=held.priority,
-                    at=now,
-                )
-        # Last, because it works out the study's urgency from the findings just written.
-        jobs.finish(connection, held, outcome, at=now)
+    scores: Mapping[str, float] = MappingProxyType({}),
+    error: OverreadError | None = None,
+) -> Outcome:
+    return Outcome(
+        state,
+        reason=error.reason if error else "",
+        message=error.message if error else "",
+        device=context.device,
+        timings_s=watch.timings_s,
+        scores=scores,
+    )
 
 
-def _station(context: InferContext) -> str:
-    """Name the installation by its AE title: the same on every worker that may repeat a job."""
-    return context.settings.dicom.ae_title
+def _result_context(
+    context: InferContext, held: Claim, model: LoadedModel, header: bytes, *, owner: str = ""
+) -> ResultContext:
+    """Return what the results say of their origin.
 
-
-def _destinations(context: InferContext, held: Claim, role: str) -> Iterator[str]:
-    for destination in context.settings.destinations:
-        if destination.name in (held.destinations or ()) and role in destination.objects:
-            yield destination.name
+    The station is the AE title: the same on every worker that may repeat a job.
+    """
+    station = context.settings.dicom.ae_title
+    return context_of(held, model, header, document=owner or held.job_id, station=station)
 
 
 def _model_of(context: InferContext, held: Claim) -> LoadedModel:

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.core.errors import InvalidModel, InvalidRequest
 from service.core.findings import Finding
 from service.core.packages import installed_packages
 from service.core.settings import Settings
 from service.core.states import JobState
-from service.records import inputs, jobs, results
+from service.records import inputs, jobs, results, succession
 from service.records.archive import Archive
 from service.records.database import Records
 from service.records.jobs import Claim
-from workers.analysis import analyse
+from workers.analysis import analyse, tracked
 from workers.models import LoadedModel, choose_device, load_model
+from workers.priors.earlier import Shelf, replayed
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,12 @@ def replay(settings: Settings, job_id: str) -> Replay:
         with records.reading() as connection:
             held = jobs.recorded(connection, job_id)
             state = jobs.state_of(connection, job_id)
-            if state is not JobState.COMPLETED:
-                raise InvalidRequest("JOB_STATE", f"job is {state}; allowed: COMPLETED")
+            if state is not JobState.COMPLETED or held.report_of is not None:
+                told = state if held.report_of is None else "a report made anew"
+                raise InvalidRequest("JOB_STATE", f"job is {told}; allowed: COMPLETED runs")
             instances = inputs.instances_of(connection, held)
             recorded = tuple(results.of_job(connection, job_id))
+            earlier = succession.earlier_findings(connection, held)
         model = _model(settings, held)
         analysed = analyse(
             model,
@@ -74,7 +77,10 @@ def replay(settings: Settings, job_id: str) -> Replay:
             operating_point=held.parameters.get("operating_point"),
             stage=_untimed,
         )
-        return Replay(job_id, recorded, analysed.analysis.findings)
+        analysis = replace(analysed.analysis, findings=tracked(analysed.analysis.findings, earlier))
+        shelf = Shelf(settings.priors, records, Archive(settings.data_dir))
+        again = replayed(shelf, held, analysis, analysed.image)
+        return Replay(job_id, recorded, again.findings)
     finally:
         records.close()
 

@@ -9,7 +9,7 @@ from service.api.context import Context
 from service.api.routes import PREFIX, add
 from service.api.schemas import LIMIT_DEFAULT, Cursor, JobId, Limit, NameFilter, StudyUidFilter
 from service.core.states import JobState
-from service.records import jobs, listings
+from service.records import jobs, listings, reports
 from service.records.listings import Filter, JobItem, JobPage
 
 
@@ -48,11 +48,14 @@ class JobRoutes:
     def retry_job(self, job_id: JobId) -> Response:
         """Run a failed or canceled job again.
 
-        Puts the job back in the queue with fresh attempts.
+        Puts the job back in the queue with fresh attempts. Of a completed job whose results are
+        held back, those are made anew by another job, which is answered.
         """
         with self._records.writing() as connection:
-            jobs.retry(connection, job_id, at=self._clock.now())
-        return self._job(job_id)
+            again = reports.make_again(connection, job_id, at=self._clock.now())
+            if again is None:
+                jobs.retry(connection, job_id, at=self._clock.now())
+        return self._job(again or job_id)
 
     def cancel_job(self, job_id: JobId) -> Response:
         """Cancel a job that is not over.

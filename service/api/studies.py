@@ -9,9 +9,10 @@ from fastapi import APIRouter, Request, Response
 from service.api.answers import answer
 from service.api.context import Context, asker
 from service.api.routes import PREFIX, add
-from service.api.schemas import LabelsBody, ReadingBody, RunAgain, StudyUid
-from service.records import marks, study_view
+from service.api.schemas import LabelsBody, ReadingBody, ReportBody, RunAgain, StudyUid
+from service.records import marks, reports, study_view
 from service.records.marks import LabelCount, Marks
+from service.records.reports import ReportRequest
 from service.records.study_view import ResultItem, StudyDetail
 from service.studies import assessment
 from service.studies.assessment import complete_now, run_again
@@ -130,6 +131,36 @@ class StudyRoutes:
         with self._context.records.reading() as connection:
             return answer(LabelList(marks.known_labels(connection)))
 
+    def make_reports(
+        self, study_instance_uid: StudyUid, body: ReportBody | None = None
+    ) -> Response:
+        """Make results anew, without running a network.
+
+        New SR, SEG and whatever else destinations get, from the candidates and masks that the
+        study's current runs kept: at the operating point asked for, with the newest verdict on
+        each finding. They name what they take the place of.
+        """
+        asked = body or ReportBody()
+        context = self._context
+        request = ReportRequest(
+            task=asked.task,
+            model=asked.model,
+            operating_point=asked.operating_point,
+            reviewer=asked.reviewer,
+            is_review=asked.reviewed,
+            priority=asked.priority,
+        )
+        with context.records.writing() as connection:
+            job_ids = reports.make_anew(
+                connection,
+                study_view.study_key(connection, study_instance_uid),
+                request,
+                packages=context.shelf.packages(),
+                settings=context.settings,
+                at=context.clock.now(),
+            )
+        return answer(ScheduledJobs(job_ids), status=202)
+
 
 def router(context: Context) -> APIRouter:
     """Return the routes of one study."""
@@ -137,6 +168,14 @@ def router(context: Context) -> APIRouter:
     one = "/studies/{study_instance_uid}"
     add(routes, f"GET {one}", handlers.get_study, gives=StudyDetail, problems=(404, 422))
     add(routes, f"GET {one}/results", handlers.list_results, gives=ResultList, problems=(404, 422))
+    add(
+        routes,
+        f"POST {one}/reports",
+        handlers.make_reports,
+        gives=ScheduledJobs,
+        problems=(404, 413, 422),
+        status=202,
+    )
     add(
         routes,
         f"POST {one}/jobs",

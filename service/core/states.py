@@ -68,6 +68,14 @@ class ResultState(StrEnum):
     SUPERSEDED = "SUPERSEDED"  # a newer result says something else, or nothing
 
 
+class ReportKind(StrEnum):
+    """Why results are made anew from what a run kept."""
+
+    ANEW = "anew"  # another operating point, a review, or objects that were held back
+    FORM = "form"  # the same document for a destination that refused a form of it
+    WITHDRAWAL = "withdrawal"  # the run's model does not suit the study any more
+
+
 class Priority(StrEnum):
     """How soon a study is wanted; STAT overtakes HIGH overtakes ROUTINE."""
 

@@ -160,7 +160,9 @@ class Archive:
         return f"{folder[:2]}/{folder}/{_digest(sop_instance_uid)}-{spool.sha256}.dcm"
 
     def keep(self, placed: Iterable[tuple[Spool, str]]) -> None:
-        """Give synced files their names and bring the folders to the disk, all in one go.
+        """Give files their names, then bring them and the folders to the disk.
+
+        In this order one trip serves both: what brings the file there takes its new name along.
 
         Raises
         ------
@@ -171,6 +173,7 @@ class Archive:
         try:
             for spool, path in placed:
                 folders.update(dict.fromkeys(self._named(spool, self.root / path)))
+                spool.sync()
             for folder in folders:
                 _sync_folder(folder)
         except OSError as error:
@@ -183,10 +186,18 @@ class Archive:
         with self.spool() as spool:
             spool.write_header(header)
             spool.write(data_set)
-            spool.sync()
             path = self.place(
                 spool, study_instance_uid=study_instance_uid, sop_instance_uid=sop_instance_uid
             )
+            self.keep([(spool, path)])
+            return ArchivedFile(path, spool.sha256, spool.size_bytes)
+
+    def quarantine(self, content: bytes, *, job_id: str, name: str) -> ArchivedFile:
+        """Keep a file that must not leave, apart from everything that is read or sent."""
+        with self.spool() as spool:
+            spool.write(content)
+            spool.sync()
+            path = f"quarantine/{_digest(job_id)}/{_digest(name)}-{spool.sha256}.dcm"
             self.keep([(spool, path)])
             return ArchivedFile(path, spool.sha256, spool.size_bytes)
 

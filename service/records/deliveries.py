@@ -44,6 +44,7 @@ class DeliveryClaim:
     """A delivery that this process may attempt while its lease lasts."""
 
     delivery_id: int
+    result_id: int
     fence: int
     attempt: int
     destination: str
@@ -131,6 +132,7 @@ def claim(
     row = connection.execute(query).one()
     return DeliveryClaim(
         delivery_id=row.id,
+        result_id=row.result_id,
         fence=row.fence,
         attempt=row.attempts,
         destination=row.destination,

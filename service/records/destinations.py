@@ -50,18 +50,6 @@ def learn(connection: Connection, seen: SeenClass) -> bool:
     return is_news
 
 
-def is_fresh(connection: Connection, seen: SeenClass) -> bool:
-    """Return whether the rows say the same already, so that nothing need be written."""
-    query = select(destination_classes).where(
-        destination_classes.c.destination == seen.destination,
-        destination_classes.c.sop_class_uid == seen.sop_class_uid,
-    )
-    row = connection.execute(query).first()
-    if row is None or bool(row.accepted) is not seen.accepted:
-        return False
-    return seen.seen_at - row.seen_at < _FRESH
-
-
 def refused(connection: Connection, *, at: datetime) -> Mapping[str, frozenset[str]]:
     """Return the SOP classes that each destination refused lately."""
     found: defaultdict[str, set[str]] = defaultdict(set)

@@ -1,7 +1,8 @@
 """What DICOMweb asks of the records: searches at three levels, and instances with their headers.
 
 A search names keys by their DICOM keyword; which there are at each level is in `KEYS`. Only the
-newest version of an instance is seen here.
+newest version of an instance is seen here, and results that gave way to newer ones, or that a
+shadow run made, only by whoever names their series: they must not be read as current ones.
 """
 
 from collections import defaultdict
@@ -80,6 +81,8 @@ _INSTANCE_KEYS: Final[dict[str, Column[Any]]] = {
     "SOPClassUID": instances.c.sop_class_uid,
     "InstanceNumber": instances.c.instance_number,
 }
+# A search that names one of these wants that very series.
+_BY_NAME: Final = frozenset({"SeriesInstanceUID", "SOPInstanceUID"})
 _COLUMNS: Final = MappingProxyType(_STUDY_KEYS | _SERIES_KEYS | _INSTANCE_KEYS)
 KEYS: Final[Mapping[Level, frozenset[str]]] = MappingProxyType(
     {
@@ -173,6 +176,8 @@ class Found:
 def find(connection: Connection, search: Search) -> Found:
     """Return the matches, newest studies first, series and instances by their numbers."""
     query = _joined(search.level).where(*(_condition(*key) for key in search.keys))
+    if search.level is not Level.STUDY and not any(key in _BY_NAME for key, _ in search.keys):
+        query = query.where(~series.c.hidden)
     counted = query.with_only_columns(func.count(), maintain_column_froms=True)
     total = connection.execute(counted).scalar_one()
     rows = connection.execute(
@@ -199,6 +204,8 @@ def instances_of(
     )
     if series_instance_uid is not None:
         query = query.where(series.c.series_instance_uid == series_instance_uid)
+    elif sop_instance_uid is None:
+        query = query.where(~series.c.hidden)
     if sop_instance_uid is not None:
         query = query.where(instances.c.sop_instance_uid == sop_instance_uid)
     if sop_class_uid is not None:
@@ -298,7 +305,9 @@ def _related(connection: Connection, study_row_ids: Sequence[int]) -> Mapping[in
     found: defaultdict[int, _Related] = defaultdict(lambda: _Related(set()))
     for start in range(0, len(study_row_ids), 500):
         query = select(series.c.study_id, series.c.modality, series.c.instances_count).where(
-            series.c.study_id.in_(study_row_ids[start : start + 500]), series.c.instances_count > 0
+            series.c.study_id.in_(study_row_ids[start : start + 500]),
+            series.c.instances_count > 0,
+            ~series.c.hidden,
         )
         for row in connection.execute(query):
             related = found[row.study_id]

@@ -46,6 +46,9 @@ class JobItem:
     scores: Annotated[Mapping[str, float], Field(description="What input checks measured")]
     current: Annotated[bool, Field(description="False once a newer run replaced it")]
     shadow: Annotated[bool, Field(description="Runs for comparison and is sent nowhere")]
+    report_of: Annotated[
+        str | None, Field(description="The run whose results this job makes anew; null for a run")
+    ]
     created_at: datetime
     due_at: datetime
     started_at: datetime | None
@@ -218,6 +221,7 @@ def _job_item(row: Row[Any]) -> JobItem:
         scores=row.scores,
         current=row.current,
         shadow=row.shadow,
+        report_of=row.report_of,
         created_at=row.created_at,
         due_at=row.due_at,
         started_at=row.started_at,

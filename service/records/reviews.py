@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from service.core.errors import NotFound
 from service.records import events
@@ -79,6 +79,24 @@ def newest_of(connection: Connection, finding_ids: Sequence[str]) -> Mapping[str
         return {}
     query = select(reviews).where(reviews.c.finding_id.in_(finding_ids)).order_by(reviews.c.id)
     return {row.finding_id: _review(row) for row in connection.execute(query)}
+
+
+def newest_rows(connection: Connection, finding_ids: Sequence[str]) -> Sequence[int]:
+    """Return the row of the newest verdict on each of these findings that has one."""
+    if not finding_ids:
+        return []
+    query = (
+        select(func.max(reviews.c.id))
+        .where(reviews.c.finding_id.in_(finding_ids))
+        .group_by(reviews.c.finding_id)
+    )
+    return sorted(connection.execute(query).scalars())
+
+
+def of_rows(connection: Connection, rows: Sequence[int]) -> Sequence[Review]:
+    """Return these verdicts, oldest first."""
+    query = select(reviews).where(reviews.c.id.in_(list(rows))).order_by(reviews.c.id)
+    return [_review(row) for row in connection.execute(query)]
 
 
 def _review(row: Row[Any]) -> Review:

@@ -124,7 +124,16 @@ class ResultItem:
     task: str
     model: str
     version: str
-    current: Annotated[bool, Field(description="False once a newer run replaced it")]
+    form: Annotated[
+        str, Field(description="Empty for the usual form; others are for destinations alone")
+    ]
+    reviewed: Annotated[bool, Field(description="It rests on a reader's review")]
+    shadow: Annotated[bool, Field(description="Of a shadow run: never sent nor searched")]
+    superseded_at: datetime | None
+    superseded_by: Annotated[
+        str | None, Field(description="Job whose results took its place; null where none did")
+    ]
+    current: Annotated[bool, Field(description="False once a newer run or report replaced it")]
     deliveries: list[DeliveryStatus]
 
 
@@ -215,13 +224,40 @@ def result_items(connection: Connection, study_instance_uid: str) -> Sequence[Re
         select(deliveries).where(deliveries.c.study_id == study_id).order_by(deliveries.c.id)
     ):
         sent[row.result_id].append(_delivery_status(row))
+    run = jobs.alias("run")  # a report made anew stands and falls with its run
     query = (
-        select(results, jobs.c.task, jobs.c.model_name, jobs.c.model_version, jobs.c.current)
+        select(
+            results,
+            jobs.c.task,
+            jobs.c.model_name,
+            jobs.c.model_version,
+            jobs.c.shadow,
+            run.c.current,
+        )
         .join_from(results, jobs)
+        .join(run, run.c.id == func.coalesce(jobs.c.report_of, jobs.c.id))
         .where(results.c.study_id == study_id)
         .order_by(results.c.created_at.desc(), results.c.id)
     )
     return [_result_item(row, sent[row.id]) for row in connection.execute(query)]
+
+
+def source_header(
+    connection: Connection, finding_id: str, sop_instance_uid: str
+) -> InstanceHeader | None:
+    """Return the header of an image of the series that a finding was found in."""
+    query = (
+        select(instances.c.header)
+        .join_from(findings, jobs)
+        .join(instances, instances.c.series_id == jobs.c.series_id)
+        .where(
+            findings.c.id == finding_id,
+            instances.c.sop_instance_uid == sop_instance_uid,
+            instances.c.current,
+        )
+    )
+    header = connection.execute(query).scalar()
+    return None if header is None else InstanceHeader.model_validate(header)
 
 
 def image_sizes(connection: Connection, uids: Sequence[str]) -> Mapping[str, tuple[int, int]]:
@@ -242,24 +278,6 @@ def _eligibility(connection: Connection, study_id: int) -> dict[int | None, list
     for row in connection.execute(query.order_by(assessments.c.task, assessments.c.model_name)):
         gathered[row.series_id].append(
             Eligibility(
-def source_header(
-    connection: Connection, finding_id: str, sop_instance_uid: str
-) -> InstanceHeader | None:
-    """Return the header of an image of the series that a finding was found in."""
-    query = (
-        select(instances.c.header)
-        .join_from(findings, jobs)
-        .join(instances, instances.c.series_id == jobs.c.series_id)
-        .where(
-            findings.c.id == finding_id,
-            instances.c.sop_instance_uid == sop_instance_uid,
-            instances.c.current,
-        )
-    )
-    header = connection.execute(query).scalar()
-    return None if header is None else InstanceHeader.model_validate(header)
-
-
                 task=row.task,
                 model=row.model_name,
                 version=row.model_version,
@@ -290,10 +308,16 @@ def _series_item(row: Row[Any], eligibility: list[Eligibility]) -> SeriesItem:
 
 
 def _findings() -> Select[Any]:
-    # One SEG a job holds the regions of all its findings.
+    # One SEG of the usual form holds the regions of all findings of a run, unless a report made
+    # anew took its place: that one numbers its segments otherwise.
     segmentation = (
         select(func.min(results.c.sop_instance_uid))
-        .where(results.c.job_id == jobs.c.id, results.c.role == "seg")
+        .where(
+            results.c.job_id == jobs.c.id,
+            results.c.role == "seg",
+            results.c.form == "",
+            results.c.state != ResultState.QUARANTINED,
+        )
         .scalar_subquery()
     )
     return (
@@ -364,6 +388,11 @@ def _result_item(row: Row[Any], sent: list[DeliveryStatus]) -> ResultItem:
         task=row.task,
         model=row.model_name,
         version=row.model_version,
-        current=row.current,
+        form=row.form,
+        reviewed=row.reviewed,
+        shadow=row.shadow,
+        superseded_at=row.superseded_at,
+        superseded_by=row.superseded_by,
+        current=row.current and row.state != ResultState.SUPERSEDED,
         deliveries=sent,
     )

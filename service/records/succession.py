@@ -27,6 +27,7 @@ class Predecessor:
 
     result_id: int
     role: str
+    form: str
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -42,17 +43,26 @@ def predecessors(connection: Connection, held: Claim, *, document: str) -> list[
     belongs = _of_run(held.report_of) if held.report_of else _of_earlier_runs(connection, held)
     if belongs is None:
         return []
+    return _found(
+        connection,
+        belongs,
+        result_rows.c.job_id != document,
+        result_rows.c.state == ResultState.VALID,
+        ~_RUN.c.shadow,
+    )
+
+
+def replaced_by(connection: Connection, document: str) -> list[Predecessor]:
+    """Return the results that a job's took the place of."""
+    return _found(connection, result_rows.c.superseded_by == document)
+
+
+def _found(connection: Connection, *conditions: ColumnElement[bool]) -> list[Predecessor]:
     rows = connection.execute(
         select(result_rows, _RUN.c.destinations)
         .join_from(result_rows, jobs, jobs.c.id == result_rows.c.job_id)
         .join(_RUN, _RUN.c.id == func.coalesce(jobs.c.report_of, jobs.c.id))
-        .where(
-            belongs,
-            result_rows.c.job_id != document,
-            result_rows.c.state == ResultState.VALID,
-            result_rows.c.role != "rejection",
-            ~_RUN.c.shadow,
-        )
+        .where(*conditions, result_rows.c.role != "rejection")
         .order_by(result_rows.c.id)
     ).all()
     sent = deliveries.of_results(connection, [row.id for row in rows])
@@ -61,6 +71,7 @@ def predecessors(connection: Connection, held: Claim, *, document: str) -> list[
         Predecessor(
             result_id=row.id,
             role=row.role,
+            form=row.form,
             sop_class_uid=row.sop_class_uid,
             sop_instance_uid=row.sop_instance_uid,
             series_instance_uid=row.series_instance_uid,
@@ -100,8 +111,8 @@ def supersede(
     results.hide_series(connection, study_id, uids)
 
 
-def earlier_findings(connection: Connection, held: Claim) -> tuple[str, list[Finding]] | None:
-    """Return the newest earlier run of the task on this study with what it found, if any.
+def earlier_findings(connection: Connection, held: Claim) -> list[Finding]:
+    """Return what the newest earlier run of the task on these images found; empty without one.
 
     Runs of the same instant do not count, so that a repeat of the job sees the same.
     """
@@ -124,8 +135,8 @@ def earlier_findings(connection: Connection, held: Claim) -> tuple[str, list[Fin
             continue
         content = select(findings.c.content).where(findings.c.job_id == job_id)
         found = connection.execute(content.order_by(findings.c.rank)).scalars()
-        return str(job_id), [Finding.model_validate(one) for one in found]
-    return None
+        return [Finding.model_validate(one) for one in found]
+    return []
 
 
 def document_in_force(connection: Connection, run_id: str) -> str:
@@ -137,6 +148,11 @@ def document_in_force(connection: Connection, run_id: str) -> str:
         .order_by(jobs.c.created_at.desc())
     )
     return str(connection.execute(query).scalar() or run_id)
+
+
+def has_valid_results(connection: Connection, run_id: str) -> bool:
+    """Return whether anything that rests on a run may be seen and sent."""
+    return bool(_found(connection, _of_run(run_id), result_rows.c.state == ResultState.VALID))
 
 
 def has_newer_report(connection: Connection, held: Claim) -> bool:

@@ -3,19 +3,21 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from service.core.errors import InvalidRequest
 from service.core.identifiers import derive_job_id
 from service.core.packages import ModelPackage
 from service.core.settings import Settings
 from service.core.states import Priority
-from service.records import assembly, assessments, controls, jobs, progress
+from service.records import assembly, assessments, comparisons, controls, jobs, progress, reports
+from service.records import priors as records_of_priors
 from service.records.assembly import OpenStudy, SeriesContent, StudyContent
 from service.records.assessments import Assessment
 from service.records.database import Transaction
 from service.records.jobs import NewJob
 from service.studies.eligibility import SeriesFacts, Verdict, assess, choose, closest, units_of_work
+from service.studies.priors import begin_comparison
 from service.studies.routing import Route, attributes, route
 
 
@@ -27,6 +29,10 @@ class Request:
     model: str | None = None
     priority: Priority | None = None
     force: bool = False
+    for_comparison: bool = False  # nobody asked for a report: nothing is delivered
+
+
+_FOR_COMPARISON: Final = Request(for_comparison=True)
 
 
 def assess_study(
@@ -44,7 +50,27 @@ def assess_study(
     """
     if not assembly.close_study(connection, study, at=at):
         return []
-    return _schedule(connection, study.id, packages, settings, Request(), at)
+    purpose = comparisons.fetched_for(connection, study.study_instance_uid)
+    if purpose is not None:
+        asked = records_of_priors.models_run_on(connection, purpose)
+        wanted = [package for package in packages if package.name in asked]
+        return _schedule(connection, study.id, wanted, settings, _FOR_COMPARISON, at)
+    job_ids = _schedule(connection, study.id, packages, settings, Request(), at)
+
+    def analyse(prior_id: int, package: ModelPackage) -> Sequence[str]:
+        request = replace(_FOR_COMPARISON, model=package.name)
+        return _schedule(connection, prior_id, [package], settings, request, at)
+
+    begin_comparison(
+        connection,
+        study.id,
+        job_ids,
+        packages=packages,
+        settings=settings,
+        analyse=analyse,
+        at=at,
+    )
+    return job_ids
 
 
 def complete_now(
@@ -126,6 +152,7 @@ def _schedule(
                 settings,
                 priority=request.priority or decided.priority,
                 repeat=_repeat(connection, verdict.series_id, package, request),
+                is_wanted=not request.for_comparison,
             )
             for verdict in chosen
             for unit in units_of_work(facts[verdict.series_id], package.manifest)
@@ -134,8 +161,10 @@ def _schedule(
         jobs.supersede(connection, study_id, package.name, keep=new_ids, at=at)
         for job in new_jobs:
             jobs.schedule(connection, job, at=at)
+        if not new_jobs:
+            reports.withdraw(connection, study_id, package.name, at=at)
         job_ids.extend(new_ids)
-    if request == Request():
+    if request in (Request(), _FOR_COMPARISON):
         assessments.replace(connection, study_id, written, at=at)
     progress.refresh(connection, study_id, at=at)
     return job_ids
@@ -209,6 +238,7 @@ def _job(
     *,
     priority: Priority,
     repeat: int,
+    is_wanted: bool,
 ) -> NewJob:
     choices = settings.models.of(package.name)
     point = package.manifest.operating_point(choices.operating_point)
@@ -237,6 +267,6 @@ def _job(
         parameters=parameters,
         inputs=inputs,
         priority=priority,
-        destinations=() if choices.shadow else decided.destinations,
+        destinations=decided.destinations if is_wanted and not choices.shadow else (),
         shadow=choices.shadow,
     )

@@ -99,6 +99,8 @@ def test_a_late_slice_opens_a_new_revision_and_a_new_run(
     installed.send(study.files[:-1])
     assert installed.wait_finished(study.study_instance_uid) == "ANALYSED"
     first = installed.get("/jobs")["items"]
+    # What had not left by then would be canceled, since the later results take its place.
+    pacs.wait_for_instances(2)
     installed.send(study.files[-1:])
     wait_for(lambda: len(installed.get("/jobs")["items"]) == 2, limit_s=30)
     assert installed.wait_finished(study.study_instance_uid) == "ANALYSED"
