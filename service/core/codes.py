@@ -165,6 +165,7 @@ UNITS: Final[Mapping[str, Code]] = MappingProxyType(
 # Segments and what they show: CID 7150, CID 7151.
 MORPHOLOGICALLY_ABNORMAL_STRUCTURE: Final = _sct("49755003", "Morphologically Abnormal Structure")
 ANATOMICAL_STRUCTURE: Final = _sct("91723000", "Anatomical Structure")
+BACKGROUND: Final = _dcm("125040", "Background")
 NODULE: Final = _sct("27925004", "Nodule")
 LUNG: Final = _sct("39607008", "Lung")
 LIVER: Final = _sct("10200004", "Liver")

@@ -21,11 +21,11 @@ Buffer = bytes | bytearray | memoryview | mmap
 MAX_DEPTH: Final = 32
 # Elements and items that any data set may have, and that the largest may: walking costs a
 # microsecond or two each. In between they must come with bytes, so that what is refused in the end
-# was at least as dear to send. Empty items have 8 bytes each; a segmentation's frames, with pixels,
-# never under 40 each.
+# was as dear to send. Empty items have 8 bytes each; what describes the frames of a segmentation
+# has 20 each and more, without their pixels.
 FEW_ELEMENTS: Final = 200_000
 MAX_ELEMENTS: Final = 2_000_000
-_BYTES_AN_ELEMENT: Final = 32
+_BYTES_AN_ELEMENT: Final = 16
 
 PIXEL_DATA: Final = 0x7FE00010
 _ITEM: Final = 0xFFFEE000
@@ -128,7 +128,7 @@ def items(buffer: Buffer, encoding: Encoding, sequence: Element) -> Iterator[lis
 def elements_allowed(size_bytes: int) -> int:
     """Return how many elements and items a data set of this size may have.
 
-    >>> elements_allowed(1000), elements_allowed(16_000_000), elements_allowed(10**9)
+    >>> elements_allowed(1000), elements_allowed(8_000_000), elements_allowed(10**9)
     (200000, 500000, 2000000)
     """
     return min(MAX_ELEMENTS, max(FEW_ELEMENTS, size_bytes // _BYTES_AN_ELEMENT))

@@ -1,12 +1,12 @@
-"""The regions: one binary Segmentation (PS3.3 A.51) for each job, a segment for each lesion.
+"""The regions: one Segmentation (PS3.3 A.51) for each job, a segment for each lesion.
 
 Only frames that hold something are written unless asked otherwise, sorted by segment and then by
-position, one bit a pixel.
+position, one bit a pixel. Destinations that want it get the same regions as probabilities
+(FRACTIONAL), or as a label map, whose frames hold all segments of a place.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from service.core.errors import ContractViolation
 from service.core.findings import Analysis
 from service.core.headers import SourceFrame
 from service.core.identifiers import result_uid
+from service.core.profiles import SegForm
 from workers.results.common import (
     analysed_instances,
     check_source,
@@ -25,12 +26,15 @@ from workers.results.common import (
 from workers.results.context import ResultContext, ResultRole, WrittenResult
 from workers.results.encode import Value, clip, encoded, item, part10, tag_of
 from workers.results.planes import PlaneGroups, derivation, flat_measures, source_planes
-from workers.results.segments import Segment, overlap, segment_item, segments_of
+from workers.results.seg_pixels import SegFrame, fitting_form, pixel_elements, pixels_of
+from workers.results.segments import (
+    Segment,
+    background_item,
+    overlap,
+    segment_item,
+    segments_of,
+)
 from workers.results.source import SourceStudy
-
-SEGMENTATION_STORAGE: Final = "1.2.840.10008.5.1.4.1.1.66.4"
-# Eight frames always fill whole bytes, whatever the number of pixels of a frame.
-_FRAMES_PACKED_AT_ONCE: Final = 8
 
 
 def write_seg(
@@ -52,23 +56,28 @@ def write_seg(
         return None
     check_source(source, analysed_instances(frames))
     _check_grid(segments, frames)
-    identity = written(context, source, ResultRole.SEG, SEGMENTATION_STORAGE)
+    form = fitting_form(context.seg_form, segments)
+    identity = written(context, source, ResultRole.SEG, form.sop_class_uid)
     found = source_planes(frames, made_up=context.made_up_plane)
     planes = PlaneGroups(found) if found else None
-    order = _frame_order(segments, frames, planes, keep_empty=context.keep_empty_frames)
+    order = _frame_order(segments, frames, planes, form=form, keep_empty=context.keep_empty_frames)
     elements: dict[str, Value] = {
         **common_elements(context, source, identity),
         **_image_elements(context, source, frames, len(order)),
+        **pixel_elements(form),
         **_space(context, source, frames, planes),
-        **_dimensions(context, planes),
-        "SegmentSequence": [segment_item(context, segment) for segment in segments],
+        **_dimensions(context, planes, form),
+        "SegmentSequence": [
+            *([background_item()] if form is SegForm.LABELMAP else []),
+            *(segment_item(context, segment) for segment in segments),
+        ],
         "SegmentsOverlap": "YES" if overlap(segments) else "NO",
         "ReferencedSeriesSequence": referenced_series(
             [reference_of(instance) for instance in analysed_instances(frames)]
         ),
         "SharedFunctionalGroupsSequence": [planes.shared() if planes else flat_measures(frames)],
-        "PerFrameFunctionalGroupsSequence": list(_per_frame(order, frames, planes)),
-        "PixelData": _packed(order, frames[0]),
+        "PerFrameFunctionalGroupsSequence": list(_per_frame(order, frames, planes, form)),
+        "PixelData": pixels_of(form, order, frames[0]),
     }
     return replace(identity, content=part10(elements))
 
@@ -89,18 +98,23 @@ def _frame_order(
     frames: Sequence[SourceFrame],
     planes: PlaneGroups | None,
     *,
+    form: SegForm,
     keep_empty: bool,
-) -> list[tuple[Segment, int]]:
-    """Return (segment, source frame index) of every frame, by segment and then position."""
+) -> list[SegFrame]:
+    """Return what each frame holds: by segment and then position, or in a label map by position."""
     everywhere = range(len(frames))
     ranks = planes.ranks(everywhere) if planes else {index: index for index in everywhere}
+    held = {
+        segment.number: everywhere if keep_empty else segment.frame_indices for segment in segments
+    }
+    if form is SegForm.LABELMAP:
+        together = sorted({index for indices in held.values() for index in indices})
+        together.sort(key=lambda index: ranks[index])
+        return [SegFrame(tuple(segments), index) for index in together]
     return [
-        (segment, index)
+        SegFrame((segment,), index)
         for segment in segments
-        for index in sorted(
-            everywhere if keep_empty else segment.frame_indices,
-            key=lambda index: ranks[index],
-        )
+        for index in sorted(held[segment.number], key=lambda index: ranks[index])
     ]
 
 
@@ -112,19 +126,12 @@ def _image_elements(
     label = "".join(c if c.isascii() and c.isalnum() else "_" for c in context.model.name)
     return {
         "ImageType": ("DERIVED", "PRIMARY"),
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
         "NumberOfFrames": count,
         "Rows": frames[0].instance.rows,
         "Columns": frames[0].instance.columns,
-        "BitsAllocated": 1,
-        "BitsStored": 1,
-        "HighBit": 0,
-        "PixelRepresentation": 0,
         "PresentationLUTShape": "IDENTITY",
         "LossyImageCompression": "01" if lossy else "00",
         **(source.lossy_compression if lossy else {}),
-        "SegmentationType": "BINARY",
         "ContentLabel": label.upper()[:16],
         "ContentDescription": clip(f"AI {context.model.title}"),
         "ContentCreatorName": clip(context.model.manufacturer.replace("^", " "), 60) + "^AI",
@@ -147,12 +154,18 @@ def _space(
     }
 
 
-def _dimensions(context: ResultContext, planes: PlaneGroups | None) -> dict[str, Value]:
+def _dimensions(
+    context: ResultContext, planes: PlaneGroups | None, form: SegForm
+) -> dict[str, Value]:
     """Return the multi-frame dimension module: segment, then position (PS3.3 C.7.6.17)."""
     organization = result_uid(context.job_id, "dimension organization")
-    pointers = [("ReferencedSegmentNumber", "SegmentIdentificationSequence")]
+    pointers = []
+    if form is not SegForm.LABELMAP:
+        pointers.append(("ReferencedSegmentNumber", "SegmentIdentificationSequence"))
     if planes:
         pointers.append(("ImagePositionPatient", "PlanePositionSequence"))
+    if not pointers:  # a label map on an image that lies in no space has one frame and no place
+        pointers.append(("FrameLabel", "FrameContentSequence"))
     return {
         "DimensionOrganizationSequence": [item(DimensionOrganizationUID=organization)],
         "DimensionIndexSequence": [
@@ -167,12 +180,13 @@ def _dimensions(context: ResultContext, planes: PlaneGroups | None) -> dict[str,
 
 
 def _per_frame(
-    order: Sequence[tuple[Segment, int]],
+    order: Sequence[SegFrame],
     frames: Sequence[SourceFrame],
     planes: PlaneGroups | None,
+    form: SegForm,
 ) -> Iterator[bytes]:
     """Yield the functional groups of every frame; what a source frame says is encoded once."""
-    used = sorted({index for _, index in order})
+    used = sorted({frame.index for frame in order})
     ranks = planes.ranks(used) if planes else {}
     fixed: dict[int, dict[str, Value]] = {
         index: {
@@ -181,25 +195,18 @@ def _per_frame(
         }
         for index in used
     }
-    for segment, index in order:
-        place = (segment.number, ranks[index]) if planes else (segment.number,)
+    for frame in order:
+        place = (ranks[frame.index],) if planes else ()
+        if form is SegForm.LABELMAP:
+            label = {} if planes else {"FrameLabel": "Segments"}
+            content = item(DimensionIndexValues=place or (1,), **label)
+            yield encoded({**fixed[frame.index], "FrameContentSequence": [content]})
+            continue
+        (segment,) = frame.segments
         yield encoded(
             {
-                **fixed[index],
-                "FrameContentSequence": [item(DimensionIndexValues=place)],
+                **fixed[frame.index],
+                "FrameContentSequence": [item(DimensionIndexValues=(segment.number, *place))],
                 "SegmentIdentificationSequence": [item(ReferencedSegmentNumber=segment.number)],
             }
         )
-
-
-def _packed(order: Sequence[tuple[Segment, int]], frame: SourceFrame) -> bytes:
-    """Return all frames as one run of bits, the first pixel in the lowest bit (PS3.5 8.1.1)."""
-    rows, columns = frame.instance.rows or 0, frame.instance.columns or 0
-    parts: list[bytes] = []
-    for start in range(0, len(order), _FRAMES_PACKED_AT_ONCE):
-        some = order[start : start + _FRAMES_PACKED_AT_ONCE]
-        images = np.zeros((len(some), rows, columns), bool)
-        for image, (segment, index) in zip(images, some, strict=True):
-            segment.draw(index, image)
-        parts.append(np.packbits(images.reshape(-1), bitorder="little").tobytes())
-    return b"".join(parts)

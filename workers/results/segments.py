@@ -93,6 +93,18 @@ def segment_item(context: ResultContext, segment: Segment) -> bytes:
     return encoded(elements)
 
 
+def background_item() -> bytes:
+    """Return what a label map's number 0 stands for."""
+    return item(
+        SegmentNumber=0,
+        SegmentLabel="Background",
+        SegmentAlgorithmType="AUTOMATIC",
+        SegmentAlgorithmName="none",
+        SegmentedPropertyCategoryCodeSequence=[code_item(codes.BACKGROUND)],
+        SegmentedPropertyTypeCodeSequence=[code_item(codes.BACKGROUND)],
+    )
+
+
 def _algorithm(context: ResultContext) -> bytes:
     """Return the Algorithm Identification Macro (PS3.3 table 10-19)."""
     model = context.model

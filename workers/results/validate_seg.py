@@ -10,10 +10,12 @@ from pydicom.dataset import Dataset
 from service.core.errors import InvalidResult
 from service.core.findings import Analysis
 from service.core.headers import SourceFrame
+from service.core.profiles import SegForm
 from workers.results.context import ResultContext
 from workers.results.encode import tag_of
 from workers.results.planes import Plane, grid_mm, source_planes
 from workers.results.reread import Reread, numbers, text
+from workers.results.seg_pixels import SegFrame, fitting_form, grey_of
 from workers.results.segments import Segment, segments_of
 
 _PER_FRAME: Final = tag_of("PerFrameFunctionalGroupsSequence")
@@ -34,40 +36,60 @@ def check_segmentation(
 ) -> None:
     """Compare each frame's place and voxels with the source and the finding's mask."""
     count = int(dataset.NumberOfFrames)
-    bits = count * dataset.Rows * dataset.Columns
+    bits = count * dataset.Rows * dataset.Columns * dataset.BitsAllocated
     check_pixel_bytes(dataset, -(-bits // 8))
+    segments = segments_of(analysis)
+    form = fitting_form(context.seg_form, segments)
+    if dataset.SegmentationType != form.upper():
+        raise InvalidResult("IDENTITY_DIFFERS", f"the segmentation is not {form}")
     if again.items.get(_PER_FRAME) != count:
         raise InvalidResult("PIXELS_INCOMPLETE", "frames and their functional groups differ")
     planes = source_planes(frames, made_up=context.made_up_plane)
-    order = _frame_order(again, count, segments_of(analysis), frames)
-    _check_planes(again, planes, frames, [index for _, index in order])
-    _check_voxels(dataset, order)
+    if form is SegForm.LABELMAP:
+        held = [SegFrame(segments, index) for index in _indices(again, count, frames)]
+    else:
+        held = [
+            SegFrame((segment,), index)
+            for segment, index in _frame_order(again, count, segments, frames)
+        ]
+    _check_planes(again, planes, frames, [frame.index for frame in held])
+    if form is SegForm.BINARY:
+        _check_voxels(dataset, [(frame.segments[0], frame.index) for frame in held])
+    else:
+        _check_grey(dataset, form, held)
 
 
 def _frame_order(
     again: Reread, count: int, segments: Sequence[Segment], frames: Sequence[SourceFrame]
 ) -> list[tuple[Segment, int]]:
     """Return segment and source frame index of each frame, as the file says."""
-    numbers_of, sources, frame_numbers = [0] * count, [""] * count, [1] * count
+    numbers_of = [0] * count
+    for element in again.elements:
+        if element.root == _PER_FRAME and element.tag == _REFERENCED_SEGMENT:
+            numbers_of[element.entry] = int(numbers(element)[0])
+    by_number = {segment.number: segment for segment in segments}
+    if not set(numbers_of) <= by_number.keys():
+        raise InvalidResult("GEOMETRY_DIFFERS", "a frame names no segment of this job")
+    indices = _indices(again, count, frames)
+    return [(by_number[number], index) for number, index in zip(numbers_of, indices, strict=True)]
+
+
+def _indices(again: Reread, count: int, frames: Sequence[SourceFrame]) -> list[int]:
+    """Return the source frame index of each frame, as the file says."""
+    sources, frame_numbers = [""] * count, [1] * count
     for element in again.elements:
         if element.root != _PER_FRAME:
             continue
-        if element.tag == _REFERENCED_SEGMENT:
-            numbers_of[element.entry] = int(numbers(element)[0])
-        elif element.tag == _REFERENCED_INSTANCE:
+        if element.tag == _REFERENCED_INSTANCE:
             sources[element.entry] = text(element)
         elif element.tag == _REFERENCED_FRAME:
             frame_numbers[element.entry] = int(text(element))
     index_of = {(f.instance.sop_instance_uid, f.frame_number): i for i, f in enumerate(frames)}
-    by_number = {segment.number: segment for segment in segments}
     try:
-        return [
-            (by_number[number], index_of[source, frame_number])
-            for number, source, frame_number in zip(numbers_of, sources, frame_numbers, strict=True)
-        ]
+        return [index_of[place] for place in zip(sources, frame_numbers, strict=True)]
     except KeyError as error:
         raise InvalidResult(
-            "GEOMETRY_DIFFERS", "a frame names no segment or source frame of this job"
+            "GEOMETRY_DIFFERS", "a frame names no source frame of this job"
         ) from error
 
 
@@ -115,6 +137,20 @@ def _check_voxels(dataset: Dataset, order: Sequence[tuple[Segment, int]]) -> Non
     drawn = sum(int(s.mask.voxels.sum()) for s in {s.number: s for s, _ in order}.values())
     if not written == compared == drawn:
         raise InvalidResult("VOXELS_DIFFER", f"{written} voxels written, {drawn} found")
+
+
+def _check_grey(dataset: Dataset, form: SegForm, order: Sequence[SegFrame]) -> None:
+    """Each frame of 8 bits holds its segments and nothing else, and every voxel is written."""
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    size = shape[0] * shape[1]
+    pixels = np.frombuffer(dataset.PixelData, np.uint8)
+    for number, frame in enumerate(order):
+        found = pixels[number * size : (number + 1) * size].reshape(shape)
+        if not np.array_equal(found, grey_of(form, frame, shape)):
+            raise InvalidResult("VOXELS_DIFFER", f"frame {number + 1} is not what was found")
+    drawn = {s.number: int(s.mask.voxels.sum()) for frame in order for s in frame.segments}
+    if np.count_nonzero(pixels) != sum(drawn.values()):
+        raise InvalidResult("VOXELS_DIFFER", "some voxels are missing")
 
 
 def _block(

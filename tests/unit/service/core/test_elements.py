@@ -138,7 +138,7 @@ def test_items_without_end_are_refused_by_their_number():
 
 def test_a_longer_data_set_may_have_more_elements_but_not_without_end():
     some = long(0x00081140, b"SQ", item(b"") * (2 * FEW_ELEMENTS))
-    pixels = long(PIXEL_DATA, b"OB", bytes(32 * 2 * FEW_ELEMENTS))
+    pixels = long(PIXEL_DATA, b"OB", bytes(16 * 2 * FEW_ELEMENTS))
     assert reason(some) == "TOO_MANY_ELEMENTS"
     walk(some + pixels, EXPLICIT)
     assert elements_allowed(1 << 40) == MAX_ELEMENTS
