@@ -9,9 +9,10 @@ from service.records.archive import Archive
 from service.records.database import Records
 from service.records.heartbeats import beating
 from service.records.topics import Topic
-from workers import deliver_job
+from workers import audit_relay, deliver_job, webhook_job
 from workers.deliver_job import DeliveryContext
 from workers.warm_worker import work
+from workers.webhook_job import CallContext
 
 _THREADS = 4
 
@@ -32,6 +33,15 @@ def run(settings: Settings, stop: threading.Event) -> None:
         )
         for number in range(_THREADS)
     ]
+    if settings.webhooks:
+        webhook_job.use(CallContext(settings, records, clock))
+        told = {"redis_url": settings.redis_url, "stop": stop}
+        threads.append(
+            threading.Thread(target=work, args=(Topic.WEBHOOK,), kwargs=told, name="webhooks")
+        )
+    if settings.audit.syslog.host is not None:
+        passed = (settings, records, clock, stop)
+        threads.append(threading.Thread(target=audit_relay.run, args=passed, name="syslog"))
     with beating(records, clock, "deliverer"):
         for thread in threads:
             thread.start()

@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from service.api import (
+    audit,
     deliveries,
     desk,
     docs,
@@ -14,20 +15,23 @@ from service.api import (
     findings,
     health,
     jobs,
+    keys,
     metrics,
     models,
     problems,
     statistics,
     studies,
     uploads,
+    webhook_calls,
     worklist,
 )
-from service.api.access import Gate
+from service.api.access_control import access_control, add_doors, add_gate
 from service.api.context import Context, PackageShelf
 from service.api.metrics import HttpMetrics, Measured
 from service.core.clock import Clock, SystemClock
 from service.core.settings import Settings
 from service.dicomweb import routes as dicomweb
+from service.records.audit_trail import AuditTrail
 from service.records.database import Records
 from service.web import pages, viewer
 
@@ -43,6 +47,8 @@ _ROOMS: Final = (
     statistics,
     uploads,
     health,
+    audit,
+    webhook_calls,
 )
 
 
@@ -73,8 +79,13 @@ def create_app(
     problems.install(app)
     _describe(app, needs_key=settings.http.auth != "none")
     registry = metrics.new_registry(context)
+    app.state.trail = AuditTrail(
+        records, context.clock, "api", same_again_s=settings.audit.same_again_s
+    )
+    control = access_control(context, app.state.trail)
     for router in (
         *(room.router(context) for room in _ROOMS),
+        keys.router(context, control.identities),
         metrics.router(registry),
         docs.router(),
         dicomweb.router(settings, records),
@@ -83,8 +94,9 @@ def create_app(
         app.include_router(router)
     app.mount("/static", pages.Assets())
     viewer.mount(app, settings, records)
+    add_doors(app, context, control)
     # The last one added is the outermost: what the gate answers is measured too.
-    app.add_middleware(Gate, settings=settings.http)
+    add_gate(app, context, control)
     app.add_middleware(Measured, http=HttpMetrics(registry))
     return app
 

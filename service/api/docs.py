@@ -7,8 +7,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter
 
-from service.api.access import OPEN_PATHS
-from service.api.problems import Problem
+from service.api.policy import OPEN_PATHS, roles_of
+from service.api.problems import Problem, documented
 from service.api.routes import PREFIX
 
 OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
@@ -55,6 +55,9 @@ TAGS: Final = [
     {"name": "dicomweb", "description": "QIDO-RS, WADO-RS and STOW-RS (PS3.18)."},
     {"name": "statistics", "description": "Figures over time."},
     {"name": "health", "description": "For probes and monitoring."},
+    {"name": "access", "description": "API keys, and links to one study."},
+    {"name": "audit", "description": "Who saw and did what, for administrators."},
+    {"name": "webhooks", "description": "Who was told of which event."},
 ]
 
 
@@ -90,6 +93,18 @@ def openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
             "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
         schema["security"] = [{"bearer": []}, {"apiKey": []}]
+        _describe_roles(schema["paths"])
         for path in OPEN_PATHS:
             schema["paths"][path]["get"]["security"] = []
     return schema
+
+
+def _describe_roles(paths: dict[str, Any]) -> None:
+    """Say of each operation which role it needs, and how the gate refuses."""
+    for (method, path), role in roles_of(paths).items():
+        if path in OPEN_PATHS:
+            continue
+        operation = paths[path][method.lower()]
+        operation["x-role"] = role.value
+        for status, answers in documented(401, 403, 429).items():
+            operation["responses"].setdefault(str(status), answers)

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import anyio.to_thread
@@ -16,13 +15,10 @@ from service.api.problems import documented
 from service.api.routes import PREFIX
 from service.core.errors import OverreadError
 from service.records import events
-from service.records.events import Event
+from service.records.events import Event, settled
 
 _POLL_S: Final = 0.5
 _KEEP_ALIVE_S: Final = 15.0
-# Ids are given before rows are committed: a missing one may still come. It is waited for this
-# long, about as long as a transaction lasts, so that no client skips it.
-_GAP_WAIT: Final = timedelta(seconds=5)
 _ID_LIMIT: Final = 2**31 - 1
 _RETRY_MS: Final = 2000
 
@@ -118,15 +114,6 @@ class EventFeed:
     def _read_after(self, place: int) -> Sequence[Event]:
         with self._context.records.reading() as connection:
             return events.after(connection, place)
-
-
-def settled(found: Sequence[Event], place: int, *, now: datetime) -> Sequence[Event]:
-    """Return the events up to the first gap that may still be filled."""
-    for index, event in enumerate(found):
-        if event.id != place + 1 and now - event.at < _GAP_WAIT:
-            return found[:index]
-        place = event.id
-    return found
 
 
 def encoded(event: Event) -> bytes:

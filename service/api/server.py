@@ -127,6 +127,7 @@ def serve(
     host, port = opened.getsockname()[:2]
     log.info("http_listening", host=host, port=port)
     server.run(sockets=[opened])
+    app.state.trail.close()
     log.info("http_stopped")
 
 

@@ -1,5 +1,6 @@
 """Who asks, and what they may: roles in their order, and the person or program behind a request."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -55,3 +56,5 @@ class Principal:
 
 
 LOCAL: Final = Principal("local", Role.ADMINISTRATOR, Means.NONE)
+# Who asks in this request, for pages that show it; threads of a request see it too.
+asking: Final[ContextVar[Principal]] = ContextVar("asking", default=LOCAL)

@@ -16,16 +16,17 @@ from service.core.errors import OverreadError
 from service.core.logs import get_logger
 from service.records import audit
 from service.records.audit import AuditEntry, AuditKind, AuditOutcome
-from service.records.database import Records
+from service.records.database import Records, Transaction
 from service.records.heartbeats import process_name
+from service.records.subjects import study_of
 
 _WAITING_LIMIT = 20_000
 _BATCH = 500
 _SEEN_LIMIT = 20_000
 # Seen again and again by a page that refreshes or a viewer that loads frame by frame.
-_REPEATED = frozenset(
-    {AuditKind.QUERY, AuditKind.VIEW, AuditKind.RETRIEVE, AuditKind.IMPORT, AuditKind.REFUSAL}
-)
+_REPEATED = frozenset({AuditKind.QUERY, AuditKind.VIEW, AuditKind.RETRIEVE, AuditKind.IMPORT})
+# Refusals are told one by one to a person who looks, but not a thousand a second.
+_REFUSED_AGAIN_S = 10.0
 
 log = get_logger()
 
@@ -66,7 +67,7 @@ class AuditTrail:
             at=now, kind=kind, operation=operation, actor=actor, outcome=outcome, **more
         )
         with self._lock:
-            if kind in _REPEATED and self._is_repeated(replace(entry, at=now.min)):
+            if self._is_repeated(replace(entry, at=now.min)):
                 return
             if len(self._waiting) >= _WAITING_LIMIT:
                 self._lost += 1
@@ -89,9 +90,12 @@ class AuditTrail:
             log.error("audit_entries_lost", count=len(self._waiting) + self._lost)
 
     def _is_repeated(self, what: AuditEntry) -> bool:
+        if what.kind is not AuditKind.REFUSAL and what.kind not in _REPEATED:
+            return False
+        again_s = _REFUSED_AGAIN_S if what.kind is AuditKind.REFUSAL else self._same_again_s
         now = time.monotonic()
         seen_at = self._seen.get(what)
-        if seen_at is not None and now - seen_at < self._same_again_s:
+        if seen_at is not None and now - seen_at < again_s:
             return True
         self._seen[what] = now
         self._seen.move_to_end(what)
@@ -110,7 +114,8 @@ class AuditTrail:
         while batch := self._batch():
             try:
                 with self._records.writing() as connection:
-                    audit.append(connection, batch, process=self._process)
+                    entries = [_with_study(connection, entry) for entry in batch]
+                    audit.append(connection, entries, process=self._process)
             except OverreadError as error:
                 log.error("audit_waits", reason=error.reason, count=len(batch))
                 with self._lock:
@@ -136,6 +141,13 @@ class AuditTrail:
             outcome=AuditOutcome.FAILURE,
             detail=f"{self._lost} entries could not be kept while the database was away",
         )
+
+
+def _with_study(connection: Transaction, entry: AuditEntry) -> AuditEntry:
+    """Return an entry with the study that its subject belongs to."""
+    if entry.study_instance_uid or not entry.subject_id:
+        return entry
+    return replace(entry, study_instance_uid=study_of(connection, entry.subject_id))
 
 
 def _told(future: "Future[None]") -> None:

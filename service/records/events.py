@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
 from service.records.tables import events
+
+# Ids are given before rows are committed: a missing one may still come. It is waited for this
+# long, about as long as a transaction lasts, so that nobody who follows skips it.
+_GAP_WAIT: Final = timedelta(seconds=5)
 
 
 class EventKind(StrEnum):
@@ -73,6 +78,15 @@ def newest_id(connection: Connection) -> int:
     """Return the id of the newest event, 0 when there is none."""
     newest = connection.execute(select(events.c.id).order_by(events.c.id.desc()).limit(1)).scalar()
     return newest or 0
+
+
+def settled(found: Sequence[Event], place: int, *, now: datetime) -> Sequence[Event]:
+    """Return the events up to the first gap that may still be filled."""
+    for index, event in enumerate(found):
+        if event.id != place + 1 and now - event.at < _GAP_WAIT:
+            return found[:index]
+        place = event.id
+    return found
 
 
 def _event(row: object) -> Event:

@@ -10,8 +10,13 @@ class Topic(StrEnum):
 
     INFER = "infer"
     DELIVER = "deliver"
+    WEBHOOK = "webhook"
 
 
 TARGETS: Final = MappingProxyType(
-    {Topic.INFER: "workers.infer_job.run", Topic.DELIVER: "workers.deliver_job.run"}
+    {
+        Topic.INFER: "workers.infer_job.run",
+        Topic.DELIVER: "workers.deliver_job.run",
+        Topic.WEBHOOK: "workers.webhook_job.run",
+    }
 )

@@ -17,12 +17,22 @@ from service.core.logs import get_logger
 from service.core.packages import ModelPackage, installed_packages
 from service.core.settings import Settings
 from service.core.states import Priority
-from service.records import assembly, deliveries, heartbeats, jobs, outbox, queues, retention
+from service.records import (
+    assembly,
+    deliveries,
+    heartbeats,
+    jobs,
+    outbox,
+    queues,
+    retention,
+    webhooks,
+)
 from service.records.archive import Archive
 from service.records.assembly import OpenStudy
 from service.records.database import Records
 from service.records.topics import Topic
 from service.studies.assessment import assess_study
+from service.studies.notices import Notices
 
 _TICK_S = 0.2
 _RECOVER_EVERY_S = 2.0
@@ -52,6 +62,7 @@ class Scheduler:
         self._packages = packages
         self._clock = clock
         self._archive = Archive(settings.data_dir)
+        self._notices = Notices(settings, records, clock)
         self._recover_at = 0.0
         self._retire_at = 0.0
         # Studies whose assessment raised: when to try again, so that one cannot hold up the rest.
@@ -71,6 +82,7 @@ class Scheduler:
         if time.monotonic() >= self._recover_at:
             self._recover()
             self._recover_at = time.monotonic() + _RECOVER_EVERY_S
+        self._tell_webhooks()
         self._relay()
         if time.monotonic() >= self._retire_at:
             self._retire()
@@ -131,14 +143,29 @@ class Scheduler:
                 connection, at=now, max_attempts=self._settings.jobs.max_attempts
             )
             lost_deliveries = deliveries.release_lost(connection, at=now)
+            lost_deliveries += webhooks.release_lost(connection, at=now)
             due = {
                 Topic.INFER: jobs.due(connection, at=now),
                 Topic.DELIVER: deliveries.due(connection, at=now),
+                Topic.WEBHOOK: webhooks.due(connection, at=now),
             }
         if lost or lost_deliveries:
             log.warning("claims_released", count=len(lost) + lost_deliveries)
         for topic, subjects in due.items():
             queues.ring(self._redis, topic, subjects)
+
+    def _tell_webhooks(self) -> None:
+        try:
+            count = self._notices.step()
+        except OverreadError:
+            raise
+        except Exception:
+            # What happens to studies must not wait for who is told of it.
+            self._notices.pause()
+            log.exception("notices_failed")
+            return
+        if count:
+            log.info("webhooks_due", count=count)
 
     def _relay(self) -> None:
         with self._records.reading() as connection:
@@ -174,7 +201,11 @@ class Scheduler:
         return [(subject_id, known[subject_id]) for subject_id in wanted if subject_id in known]
 
 
-_PRIORITIES = {Topic.INFER: jobs.priorities, Topic.DELIVER: deliveries.priorities}
+_PRIORITIES = {
+    Topic.INFER: jobs.priorities,
+    Topic.DELIVER: deliveries.priorities,
+    Topic.WEBHOOK: webhooks.priorities,
+}
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

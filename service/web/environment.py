@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from service.core.access import asking
 from service.core.clock import Clock
 from service.core.packages import ModelPackage
 from service.core.settings import Settings
@@ -28,7 +29,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals.update(words=words)
+    templates.globals.update(words=words, asking=asking)
     return templates
 
 
