@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.encaps import get_frame
 
+from service.core.codestream import codestream_of
 from service.core.elements import PIXEL_DATA, Encoding, walk
 from service.core.errors import NotFound, OverreadError, RefusedInstance
 from service.core.headers import InstanceHeader
 from service.core.part10 import MAX_META_BYTES, read_file_meta
 from service.dicomweb.accept import not_acceptable
-from service.dicomweb.codestream import size_of
 from service.records.archive import Archive
 from service.records.dicomweb import StoredInstance
 
@@ -260,7 +260,9 @@ def _require_whole(frame: bytes, described: FrameFormat) -> None:
     """Refuse what would make a codec invent pixels, search for seconds, or fill the memory."""
     if _END_OF_IMAGE not in frame[-_PADDING:]:
         raise _broken("a compressed frame breaks off")
-    if size_of(frame) != (described.rows, described.columns, described.samples):
+    found = codestream_of(frame)
+    told = None if found is None else (found.rows, found.columns, found.components)
+    if told != (described.rows, described.columns, described.samples):
         raise _broken("a compressed frame has another size than its header")
 
 

@@ -3,6 +3,7 @@
 Storing is with the other ways in; both share the paths' root.
 """
 
+import functools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -14,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from service.core.errors import NotFound
 from service.core.multipart import Part, encode_multipart
 from service.core.settings import Settings
-from service.dicomweb import overlays, qido
+from service.dicomweb import overlays
 from service.dicomweb.accept import (
     AS_STORED,
     EXPLICIT,
@@ -25,86 +26,32 @@ from service.dicomweb.accept import (
     chosen_name,
     not_acceptable,
 )
+from service.dicomweb.asked import PREFIX, accept_of, service_of
 from service.dicomweb.pixels import MEDIA_TYPES, FrameReader, is_native, numbers
 from service.dicomweb.rendered import MEDIA_TYPES as PICTURES
 from service.dicomweb.rendered import THUMBNAIL_PIXELS, Rendering, render, rendering
-from service.dicomweb.wado import Wado, require_uid
+from service.dicomweb.resources import (
+    DICOM_JSON,
+    RESOURCES,
+    WADL,
+    capabilities_json,
+    capabilities_wadl,
+    described,
+)
+from service.dicomweb.searches import JSON_TYPES, Searches
+from service.dicomweb.wado import Wado
 from service.records.archive import Archive
 from service.records.database import Records
 from service.records.dicomweb import (
-    Entry,
-    Level,
     StoredInstance,
-    find,
 )
 
-PREFIX: Final = "/dicom-web"
-DICOM_JSON: Final = "application/dicom+json"
 OCTETS: Final = "application/octet-stream"
 PDF: Final = "application/pdf"
-_JSON_TYPES: Final = (DICOM_JSON, "application/json")
 _ENCAPSULATED_PDF: Final = "1.2.840.10008.5.1.4.1.1.104.1"
 _FRAMES_LIMIT: Final = 5000
-_STUDY: Final = "/studies/{study}"
-_SERIES: Final = "/studies/{study}/series/{series}"
-_INSTANCE: Final = "/studies/{study}/series/{series}/instances/{instance}"
-
-
-class Searches:
-    """QIDO-RS."""
-
-    def __init__(self, wado: Wado) -> None:
-        self._wado = wado
-
-    def studies(self, request: Request) -> Response:
-        """Find studies."""
-        return self._found(request, Level.STUDY, {})
-
-    def series(self, request: Request, study: str | None = None) -> Response:
-        """Find series, of one study or of all."""
-        return self._found(request, Level.SERIES, {"StudyInstanceUID": study})
-
-    def instances(
-        self, request: Request, study: str | None = None, series: str | None = None
-    ) -> Response:
-        """Find instances, of one series, one study or of all."""
-        path = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
-        return self._found(request, Level.INSTANCE, path)
-
-    def _found(self, request: Request, level: Level, path: dict[str, str | None]) -> Response:
-        choose(_accept(request), _JSON_TYPES)
-        uids = {name: uid for name, uid in path.items() if uid is not None}
-        for uid in uids.values():
-            require_uid(uid)
-        # A UID in the path is no filter of the query string's.
-        given = [
-            pair
-            for pair in request.query_params.multi_items()
-            if pair[0] not in request.path_params
-        ]
-        query = qido.parse(level, given, uids)
-        with self._wado.records.reading() as connection:
-            found = find(connection, query.search)
-        left = found.total - query.search.offset - len(found.entries)
-        headers = {"X-Total-Count": str(found.total)}
-        warnings = list(query.warnings)
-        if left > 0:
-            warnings.append(f"there are {left} additional results that can be requested")
-        if warnings:
-            headers["Warning"] = ", ".join(f'299 overread "{text}"' for text in warnings)
-        if not found.entries:
-            return Response(status_code=204, headers=headers)
-        header_of = self._headers(found.entries) if qido.needs_header(query) else None
-        service = _service(request)
-        body = [
-            qido.as_json(entry, query, service=service, header=header_of) for entry in found.entries
-        ]
-        return Response(orjson.dumps(body), media_type=DICOM_JSON, headers=headers)
-
-    def _headers(self, entries: Sequence[Entry]) -> Callable[[Entry], dict[str, Any]]:
-        wanted = [entry.instance_row_id for entry in entries if entry.instance_row_id is not None]
-        data_sets = self._wado.data_sets(wanted)
-        return lambda entry: data_sets.get(entry.instance_row_id or 0, {})
+_CAPABILITIES: Final = (WADL, "application/json", DICOM_JSON)
+_PICTURES_LIMIT: Final = 2000
 
 
 class Retrieval:
@@ -119,7 +66,7 @@ class Retrieval:
     ) -> Response:
         """Retrieve the instances of a study, of a series, or one."""
         found = self._wado.instances(study, series, instance)
-        one = choose(_accept(request), ["application/dicom"])
+        one = choose(accept_of(request), ["application/dicom"])
         is_single = one.name == "application/dicom" and not one.multipart
         if is_single and instance is None:
             raise not_acceptable(f"available: {MULTIPART} of application/dicom")
@@ -136,9 +83,9 @@ class Retrieval:
         self, request: Request, study: str, series: str | None = None, instance: str | None = None
     ) -> Response:
         """Retrieve the metadata of instances: everything but big values."""
-        choose(_accept(request), _JSON_TYPES)
+        choose(accept_of(request), JSON_TYPES)
         found = self._wado.instances(study, series, instance)
-        body = self._wado.metadata(found, _service(request))
+        body = self._wado.metadata(found, service_of(request))
         return Response(body, media_type=DICOM_JSON)
 
     def frames(
@@ -147,7 +94,7 @@ class Retrieval:
         """Retrieve frames, such as ``1,3``."""
         wanted = numbers(frames, _FRAMES_LIMIT)
         (one,) = self._wado.instances(study, series, instance)
-        return self._frames(one, wanted, _accept(request))
+        return self._frames(one, wanted, accept_of(request))
 
     def bulk_data(
         self, request: Request, study: str, series: str, instance: str, path: str
@@ -156,12 +103,45 @@ class Retrieval:
         (one,) = self._wado.instances(study, series, instance)
         if path.upper() == "7FE00010" and one.header.rows and not is_native(one):
             every = range(1, min(one.header.number_of_frames, _FRAMES_LIMIT) + 1)
-            return self._frames(one, every, _accept(request))
-        taken = choose(_accept(request), [OCTETS])
+            return self._frames(one, every, accept_of(request))
+        taken = choose(accept_of(request), [OCTETS])
         value = self._wado.bulk_data(one, path)
         if taken.multipart:
             return _multipart([Part({"Content-Type": OCTETS}, [value])], OCTETS)
         return Response(value, media_type=OCTETS)
+
+    def pixels(
+        self, request: Request, study: str, series: str | None = None, instance: str | None = None
+    ) -> Response:
+        """Retrieve the pixel data of instances, each as one part in its order."""
+        found = self._wado.instances(study, series, instance)
+        images = [one for one in found if one.header.has_pixels]
+        if not images:
+            raise NotFound("NO_FRAMES", "there are no pixels")
+        choose(accept_of(request), [OCTETS], multipart=True)
+        service = service_of(request)
+        parts = (self._wado.pixel_part(one, service) for one in images)
+        return _multipart(_chained(next(parts), parts), OCTETS)
+
+    def pictures(self, request: Request, study: str, series: str | None = None) -> Response:
+        """Retrieve a picture of every image, the frame in the middle standing for several."""
+        found = self._wado.instances(study, series, None)
+        images = [
+            one
+            for one in found
+            if one.header.has_pixels and one.header.sop_class_uid != overlays.SEGMENTATION
+        ][:_PICTURES_LIMIT]
+        if not images:
+            raise NotFound("NO_FRAMES", "there is no image")
+        name = chosen_name(choose(accept_of(request), PICTURES), PICTURES)
+        how = _asked_rendering(request)
+        parts = (self._picture_part(one, how, name) for one in images)
+        return _multipart(_chained(next(parts), parts), name)
+
+    def _picture_part(self, one: StoredInstance, how: Rendering, name: str) -> Part:
+        with FrameReader(self._wado.archive, one) as reader:
+            picture = render(reader, (one.header.number_of_frames + 1) // 2, how, name)
+        return Part({"Content-Type": name}, [picture])
 
     def rendered(
         self, request: Request, study: str, series: str, instance: str, frame: str = "1"
@@ -170,11 +150,8 @@ class Retrieval:
         (one,) = self._wado.instances(study, series, instance)
         if one.header.sop_class_uid == _ENCAPSULATED_PDF:
             return self._document(request, one)
-        asked = {
-            name: request.query_params.get(name, "") for name in ("window", "viewport", "quality")
-        }
         (number,) = numbers(frame, 1)
-        return self._picture(request, one, number, rendering(**asked))
+        return self._picture(request, one, number, _asked_rendering(request))
 
     def thumbnail(
         self,
@@ -227,7 +204,7 @@ class Retrieval:
         return _multipart(_chained(first, made), name)
 
     def _document(self, request: Request, one: StoredInstance) -> Response:
-        choose(_accept(request), [PDF], multipart=False)
+        choose(accept_of(request), [PDF], multipart=False)
         return Response(self._wado.bulk_data(one, "00420011"), media_type=PDF)
 
     def _picture(
@@ -239,7 +216,7 @@ class Retrieval:
         *,
         preferred: Sequence[str] = PICTURES,
     ) -> Response:
-        header = request.query_params.get("accept") or _accept(request)
+        header = request.query_params.get("accept") or accept_of(request)
         name = chosen_name(choose(header, preferred, multipart=False), preferred)
         with FrameReader(self._wado.archive, one) as reader:
             picture = render(reader, number, how, name)
@@ -247,35 +224,59 @@ class Retrieval:
 
 
 def router(settings: Settings, records: Records) -> APIRouter:
-    """Return the routes of searches and retrieval."""
-    routes = APIRouter(prefix=PREFIX, include_in_schema=False)
+    """Return the routes of searches, retrieval and capabilities; each answers HEAD too."""
+    routes = APIRouter(prefix=PREFIX, tags=["dicomweb"])
     wado = Wado(records, Archive(settings.data_dir))
-    searches, retrieval = Searches(wado), Retrieval(wado)
-    for path, handler in (
-        ("/studies", searches.studies),
-        ("/series", searches.series),
-        (f"{_STUDY}/series", searches.series),
-        ("/instances", searches.instances),
-        (f"{_STUDY}/instances", searches.instances),
-        (f"{_SERIES}/instances", searches.instances),
-        (_STUDY, retrieval.files),
-        (_SERIES, retrieval.files),
-        (_INSTANCE, retrieval.files),
-        (f"{_STUDY}/metadata", retrieval.metadata),
-        (f"{_SERIES}/metadata", retrieval.metadata),
-        (f"{_INSTANCE}/metadata", retrieval.metadata),
-        (f"{_INSTANCE}/frames/{{frames}}", retrieval.frames),
-        (f"{_INSTANCE}/bulkdata/{{path:path}}", retrieval.bulk_data),
-        (f"{_INSTANCE}/rendered", retrieval.rendered),
-        (f"{_INSTANCE}/frames/{{frame}}/rendered", retrieval.rendered),
-        (f"{_STUDY}/thumbnail", retrieval.thumbnail),
-        (f"{_SERIES}/thumbnail", retrieval.thumbnail),
-        (f"{_INSTANCE}/thumbnail", retrieval.thumbnail),
-        (f"{_INSTANCE}/frames/{{frame}}/thumbnail", retrieval.thumbnail),
-        (f"{_INSTANCE}/frames/{{frame}}/overlay", retrieval.overlay),
-    ):
-        routes.add_api_route(path, handler, methods=["GET"], response_model=None)
+    rooms = {"searches": Searches(wado), "retrieval": Retrieval(wado)}
+    for one in RESOURCES:
+        room, _, name = one.handler.partition(".")
+        handler = getattr(rooms[room], name)
+        routes.add_api_route(
+            one.path,
+            handler,
+            methods=["GET"],
+            operation_id=one.operation,
+            summary=one.summary,
+            description="",
+            openapi_extra=described(one),
+            response_model=None,
+            response_class=Response,
+        )
+        routes.add_api_route(
+            one.path,
+            _head(handler),
+            methods=["HEAD"],
+            include_in_schema=False,
+            response_model=None,
+        )
+    for path in ("", "/"):
+        routes.add_api_route(
+            path, _capabilities, methods=["OPTIONS"], include_in_schema=False, response_model=None
+        )
     return routes
+
+
+def _head(handler: Callable[..., Response]) -> Callable[..., Response]:
+    """Return a handler that says what another would answer, without the answer's body."""
+
+    @functools.wraps(handler)
+    def bare(*given: Any, **named: Any) -> Response:
+        whole = handler(*given, **named)
+        headers = [pair for pair in whole.raw_headers if pair[0] != b"transfer-encoding"]
+        answer = Response(status_code=whole.status_code)
+        answer.raw_headers = headers
+        return answer
+
+    return bare
+
+
+def _capabilities(request: Request) -> Response:
+    """Say what is served here (PS3.18 8.9)."""
+    taken = chosen_name(choose(accept_of(request), _CAPABILITIES, multipart=False), _CAPABILITIES)
+    service = service_of(request)
+    if taken == WADL:
+        return Response(capabilities_wadl(service), media_type=WADL)
+    return Response(orjson.dumps(capabilities_json(service)), media_type=taken)
 
 
 def _frame_type(one: StoredInstance, header: str) -> tuple[Accepted, str, bool]:
@@ -298,18 +299,9 @@ def _frame_type(one: StoredInstance, header: str) -> tuple[Accepted, str, bool]:
     )
 
 
-def _accept(request: Request) -> str:
-    return request.headers.get("accept", "")
-
-
-def _service(request: Request) -> str:
-    """Return the address of DICOMweb as this client reached it."""
-    base = request.base_url
-    server = request.scope.get("server")
-    # dicomweb-client (0.61, 2026) names the host without its port.
-    if server is not None and base.port is None and base.hostname == server[0]:
-        base = base.replace(port=server[1])
-    return f"{str(base).rstrip('/')}{PREFIX}"
+def _asked_rendering(request: Request) -> Rendering:
+    given = request.query_params
+    return rendering(**{name: given.get(name, "") for name in ("window", "viewport", "quality")})
 
 
 def _chained(first: Part, rest: Iterator[Part]) -> Iterator[Part]:

@@ -155,6 +155,25 @@ class Wado:
             found = mapped.at(path.split("/"))
             return bytes(mapped.buffer[found.value_start : found.value_end])
 
+    def pixel_part(self, one: StoredInstance, service: str) -> Part:
+        """Return the native pixels of an instance, all frames in one part.
+
+        Raises
+        ------
+        InvalidRequest
+            ``NOT_ACCEPTABLE`` when they are too many, or no codec here decodes them.
+        """
+        with FrameReader(self.archive, one) as reader:
+            if reader.format.bits // 8 * reader.format.frames > MAX_TRANSCODED_BYTES:
+                raise not_acceptable("so large an instance is given by frames")
+            frames = [reader.native(number) for number in range(1, reader.format.frames + 1)]
+        address = _address(one).replace(_BASE, service)
+        headers = {
+            "Content-Type": f"application/octet-stream; transfer-syntax={EXPLICIT}",
+            "Content-Location": f"{address}/bulkdata/{_PIXELS}",
+        }
+        return Part(headers, frames)
+
     def _metadata(self, one: StoredInstance, header: bytes) -> DataSetJson:
         root = _address(one)
         found = of_file(header, lambda path: f"{root}/bulkdata/{path}")

@@ -20,6 +20,7 @@ ROOT: Final = "/viewer"
 INDEX: Final = "index.html"
 _CONFIG: Final = "app-config.js"
 _BOOT: Final = "boot.js"
+_OVERLAY: Final = b'<script src="/static/ohif.js" defer></script>'
 _MEDIA_TYPES: Final = MappingProxyType(
     {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 )
@@ -142,4 +143,5 @@ def fitted(file: Path, _changed_at: int) -> bytes:
         return _CSS_ADDRESS.sub(b"url(" + root + b"/", text)
     text = _INLINE_SCRIPT.sub(b"", text)
     boot = f'<head><script src="/{_BOOT}"></script>'.encode()
-    return _ADDRESS.sub(rb"\1" + root + b"/", text.replace(b"<head>", boot, 1))
+    moved = _ADDRESS.sub(rb"\1" + root + b"/", text.replace(b"<head>", boot, 1))
+    return moved.replace(b"</head>", _OVERLAY + b"</head>", 1)

@@ -1,4 +1,4 @@
-// Opens a study in OHIF, puts its segmentation on the images, and reports what is drawn.
+// Opens a study in OHIF, touches nothing, and reports what its segmentation draws on the images.
 import { withPage } from './browser.mjs';
 
 await withPage(async (page, { url, picture, wait_s: wait }, seen) => {
@@ -11,16 +11,6 @@ await withPage(async (page, { url, picture, wait_s: wait }, seen) => {
     return sets.some((set) => set.Modality === 'SEG')
       && engines.some((engine) => engine.getViewports().some((v) => v.getImageIds?.().length));
   }, null, { timeout });
-  await page.waitForTimeout(2000);
-  // What a double click on the segmentation's thumbnail does.
-  await page.evaluate(() => {
-    const { displaySetService, viewportGridService, hangingProtocolService } = window.services;
-    const set = displaySetService.activeDisplaySets.find((each) => each.Modality === 'SEG');
-    const viewportId = viewportGridService.getActiveViewportId();
-    const found = hangingProtocolService.getViewportsRequireUpdate(
-      viewportId, set.displaySetInstanceUID, true);
-    viewportGridService.setDisplaySetsForViewports(found);
-  });
   await page.waitForFunction(() =>
     window.services.segmentationService.getSegmentations().length > 0, null, { timeout });
   await page.waitForTimeout(4000);

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import uid
 
+from service.core.codestream import Codestream, codestream_of
 from service.core.errors import UnsuitableSeries
-from workers.volume.encapsulation import Codestream, codestream_of
 
 Stored = NDArray[np.signedinteger[Any] | np.unsignedinteger[Any]]
 Decoder = Callable[[bytes, Stored], Stored]

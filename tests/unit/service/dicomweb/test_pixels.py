@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from service.core.codestream import codestream_of
 from service.core.elements import Encoding, walk
 from service.core.errors import NotFound, OverreadError, RefusedInstance
 from service.core.part10 import read_file_meta
 from service.core.received import read_instance
-from service.dicomweb.codestream import size_of
 from service.dicomweb.pixels import FrameReader, frame_format, numbers
 from service.records.archive import Archive
 from service.records.dicomweb import StoredInstance
@@ -82,4 +82,4 @@ def test_frame_numbers_that_are_none_are_not_found(text: str) -> None:
     "data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\xff\x4f\xff\x51", b"x" * 99]
 )
 def test_a_codestream_that_breaks_off_has_no_size(data: bytes) -> None:
-    assert size_of(data) is None
+    assert codestream_of(data) is None
