@@ -5,8 +5,9 @@ element begins. Nothing is decoded and nothing is copied here: the walk returns 
 elements lie. Whatever breaks the rules raises `RefusedInstance` with a reason code.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from mmap import mmap
 from struct import Struct
 from typing import Final, NamedTuple
@@ -34,9 +35,10 @@ _SEQUENCE_END: Final = 0xFFFEE0DD
 _UNDEFINED: Final = 0xFFFFFFFF
 
 _LONG_VRS: Final = frozenset(vr.encode() for vr in "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SHORT_VRS: Final = frozenset(
-    vr.encode() for vr in "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
-)
+_SHORT_VRS: Final = {
+    vr.encode(): vr
+    for vr in "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()
+}
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,19 @@ class Encoding:
     @classmethod
     def of(cls, transfer_syntax_uid: str) -> "Encoding":
         """Return the encoding of a transfer syntax; a deflated one's after inflating."""
-        uid = UID(transfer_syntax_uid)
-        if not uid.is_transfer_syntax:  # private: PS3.5 has no say; explicit is what is met
-            return cls()
-        return cls(
-            implicit=uid.is_implicit_VR,
-            big_endian=not uid.is_little_endian,
-            encapsulated=uid.is_encapsulated,
-        )
+        return _encoding(transfer_syntax_uid)
+
+
+@lru_cache(maxsize=256)
+def _encoding(transfer_syntax_uid: str) -> Encoding:
+    uid = UID(transfer_syntax_uid)
+    if not uid.is_transfer_syntax:  # private: PS3.5 has no say; explicit is what is met
+        return Encoding()
+    return Encoding(
+        implicit=uid.is_implicit_VR,
+        big_endian=not uid.is_little_endian,
+        encapsulated=uid.is_encapsulated,
+    )
 
 
 class Element(NamedTuple):
@@ -100,14 +107,22 @@ def walk(
     if start >= stop:
         raise RefusedInstance("EMPTY_DATA_SET", "there is no data set")
     elements = _Walk(buffer, encoding).elements(start, stop)
-    seen = set()
+    if len({element.tag for element in elements}) < len(elements):
+        raise _refused("REPEATED_ELEMENT", _first_repeated(elements).start)
+    if encoding.encapsulated:
+        for element in elements:
+            if element.tag == PIXEL_DATA and element.defined:
+                raise _refused("NATIVE_PIXEL_DATA", element.start)
+    return elements
+
+
+def _first_repeated(elements: Sequence[Element]) -> Element:
+    seen: set[int] = set()
     for element in elements:
         if element.tag in seen:
-            raise _refused("REPEATED_ELEMENT", element.start)
+            return element
         seen.add(element.tag)
-        if element.tag == PIXEL_DATA and encoding.encapsulated and element.defined:
-            raise _refused("NATIVE_PIXEL_DATA", element.start)
-    return elements
+    raise ValueError("none is repeated")
 
 
 def items(buffer: Buffer, encoding: Encoding, sequence: Element) -> Iterator[list[Element]]:
@@ -146,17 +161,46 @@ class _Walk:
         self.short = Struct(order + "H").unpack_from
         self.long = Struct(order + "L").unpack_from
         self.tag_and_long = Struct(order + "HHL").unpack_from
+        self.head = Struct(order + "HH2sH").unpack_from
 
     def elements(self, position: int, stop: int, depth: int = 0) -> list[Element]:
         """Return the elements that fill the bytes from `position` to `stop` exactly."""
-        found = []
+        found: list[Element] = []
         while position < stop:
+            position = self.short_elements(position, stop, found)
+            if position == stop:
+                break
             element = self.element(position, stop, depth)
             if element.tag >> 16 == 0xFFFE:
                 raise _refused("STRAY_DELIMITER", position)
             found.append(element)
             position = element.end
         return found
+
+    def short_elements(self, position: int, stop: int, found: list[Element]) -> int:
+        """Take the elements that most data sets consist of; return where another one begins.
+
+        Those are of explicit VR, hold no others and state their length in 16 bits. Nothing is
+        refused here: whatever is odd is left to `element`.
+        """
+        if self.encoding.implicit:
+            return position
+        buffer, head, names, new = self.buffer, self.head, _SHORT_VRS, tuple.__new__
+        last = stop - 8
+        begun = len(found)
+        while position <= last:
+            group, number, vr, length = head(buffer, position)
+            name = names.get(vr)
+            end = position + 8 + length
+            if name is None or not 2 < group < 0xFFFE or end > stop:
+                break
+            tag = group << 16 | number
+            found.append(new(Element, (tag, name, position, position + 8, end, end, True)))
+            position = end
+        self.budget -= len(found) - begun
+        if self.budget < 0:
+            raise _refused("TOO_MANY_ELEMENTS", position)
+        return position
 
     def until_delimiter(self, position: int, stop: int, depth: int) -> tuple[list[Element], int]:
         """Return the elements of an item of undefined length, and where the next one begins."""

@@ -80,8 +80,10 @@ def header_only(buffer: Buffer, elements: Sequence[Element], *, meta: bytes) -> 
     parts = [meta]
     start = end = elements[0].start
     for element in elements:
-        if _is_small(buffer, element):
-            end = element.end
+        tag, _, _, value_start, value_end, element_end, _ = element
+        short = value_end - value_start <= MAX_HEADER_ELEMENT_BYTES and tag < PIXEL_DATA
+        if short or _is_small(buffer, element):  # mostly short: no call for those
+            end = element_end
         else:
             parts.append(bytes(buffer[start:end]))
             start = end = element.end

@@ -7,6 +7,7 @@ with a reason.
 import math
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from service.core.elements import Buffer, Element, Encoding, items
@@ -40,18 +41,14 @@ class Values:
     def raw(self, tag: int) -> bytes:
         """Return a value's bytes, cut at a bound; empty when the element is absent."""
         element = self._elements.get(tag)
-        if element is None:
-            return b""
-        end = min(element.value_end, element.value_start + MAX_TEXT_BYTES)
-        return bytes(self._buffer[element.value_start : end])
+        return b"" if element is None else self._value(element)
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """Return the values of a text element, split at the backslash and stripped."""
-        value = self.raw(tag).strip(b" \0")
-        if not value:
+        element = self._elements.get(tag)
+        if element is None:
             return ()
-        text = decoded(value, self._encodings)
-        return tuple(part.strip(" \0") for part in text.split("\\"))
+        return _texts(self._value(element), self._encodings)
 
     def text(self, tag: int) -> str:
         """Return the first value of a text element."""
@@ -69,13 +66,10 @@ class Values:
         if element is None:
             return ()
         form = _BINARY.get(element.vr or vr)
+        value = self._value(element)
         if form is None:
-            return _decimal_numbers(self.raw(tag))
-        value = self.raw(tag)
-        order = ">" if self._encoding.big_endian else "<"
-        whole = len(value) - len(value) % struct.calcsize(order + form)
-        found = (item[0] for item in struct.iter_unpack(order + form, value[:whole]))
-        return tuple(float(number) for number in found if math.isfinite(number))
+            return _decimal_numbers(value)
+        return _binary_numbers(value, (">" if self._encoding.big_endian else "<") + form)
 
     def number(self, tag: int, *, vr: str = "DS") -> float | None:
         """Return the first value as a number."""
@@ -97,13 +91,36 @@ class Values:
             for elements in items(self._buffer, self._encoding, element)
         ]
 
+    def _value(self, element: Element) -> bytes:
+        """Return a value's bytes, cut at a bound."""
+        end = min(element.value_end, element.value_start + MAX_TEXT_BYTES)
+        return bytes(self._buffer[element.value_start : end])
+
     def _own_encodings(self, inherited: Sequence[str]) -> Sequence[str]:
         if SPECIFIC_CHARACTER_SET not in self._elements:
             return inherited
         declared = self.raw(SPECIFIC_CHARACTER_SET)
-        return encodings_of(declared) if declared.strip(b" \0\\") else inherited
+        return tuple(encodings_of(declared)) if declared.strip(b" \0\\") else inherited
 
 
+# The instances of a series say the same over and over: what was read once is looked up.
+@lru_cache(maxsize=8192)
+def _texts(value: bytes, encodings: Sequence[str]) -> tuple[str, ...]:
+    stripped = value.strip(b" \0")
+    if not stripped:
+        return ()
+    text = decoded(stripped, encodings)
+    return tuple(part.strip(" \0") for part in text.split("\\"))
+
+
+@lru_cache(maxsize=4096)
+def _binary_numbers(value: bytes, form: str) -> tuple[float, ...]:
+    whole = len(value) - len(value) % struct.calcsize(form)
+    found = (item[0] for item in struct.iter_unpack(form, value[:whole]))
+    return tuple(float(number) for number in found if math.isfinite(number))
+
+
+@lru_cache(maxsize=4096)
 def _decimal_numbers(value: bytes) -> tuple[float, ...]:
     found = []
     for part in value.decode("latin_1").split("\\"):

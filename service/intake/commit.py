@@ -18,7 +18,6 @@ from service.records.studies import ReceivedInstance, Registration
 
 @dataclass
 class _Waiting:
-    spool: Spool
     received: ReceivedInstance
     outcome: Registration | OverreadError | None = None
     done: bool = False
@@ -29,6 +28,7 @@ class GroupCommit:
 
     def __init__(self, records: Records, archive: Archive, clock: Clock) -> None:
         self._records = records
+        self._writer = records.writer()
         self._archive = archive
         self._clock = clock
         self._waiting: list[_Waiting] = []
@@ -45,8 +45,10 @@ class GroupCommit:
         RefusedInstance
             ``UNSTORABLE`` when the database cannot hold its values.
         """
-        mine = _Waiting(spool, received)
-        spool.sync()
+        mine = _Waiting(received)
+        if not self._is_kept(received):
+            # Each association waits for the disk itself: the kernel joins such waits into one.
+            self._archive.keep([(spool, received.file.path)])
         with self._guard:
             self._waiting.append(mine)
         with self._turn:
@@ -71,26 +73,23 @@ class GroupCommit:
                 waiting.done = True
 
     def _commit(self, batch: list[_Waiting], at: datetime) -> None:
-        unnamed = [each for each in batch if not self._is_kept(each)]
-        self._archive.keep((each.spool, each.received.file.path) for each in unnamed)
         received = [each.received for each in batch]
-        outcomes = studies.register_each(self._records, received, at=at)
+        outcomes = studies.register_each(self._writer, received, at=at)
         for waiting, outcome in zip(batch, outcomes, strict=True):
             waiting.outcome = outcome
 
-    def _is_kept(self, waiting: _Waiting) -> bool:
-        """Return whether exactly this file is in the archive already; its name says its bytes.
+    def _is_kept(self, received: ReceivedInstance) -> bool:
+        """Return whether exactly these bytes are in the archive for good: file and row.
 
-        One of another size has another header before the same data set, written by another
-        version of this product; it must stay as it is when a row points into it.
+        A file without a row may be what a power cut left, or on its way to the disk by another
+        association; it is written again. One with a row stays as it is, since the row points into
+        it, even when another version of this product wrote another header before the data set.
         """
-        file = waiting.received.file
-        size_bytes = self._archive.size_bytes(file.path)
-        if size_bytes is None or size_bytes == file.size_bytes:
-            return size_bytes is not None
+        if self._archive.size_bytes(received.file.path) is None:
+            return False
         with self._records.reading() as connection:
             return studies.has_version(
                 connection,
-                sop_instance_uid=waiting.received.sop_instance_uid,
-                sha256=file.sha256,
+                sop_instance_uid=received.sop_instance_uid,
+                sha256=received.file.sha256,
             )

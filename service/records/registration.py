@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Connection, Row, Table, bindparam, insert, select, update
+from sqlalchemy import BindParameter, Connection, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.core.headers import InstanceHeader
@@ -18,6 +18,7 @@ from service.core.received import RESULT_SOP_CLASSES, StudyAttributes
 from service.core.states import StudyState
 from service.records import events
 from service.records.archive import ArchivedFile
+from service.records.driver import Prepared
 from service.records.events import EventKind
 from service.records.tables import instances, results, series, studies
 
@@ -43,7 +44,7 @@ _MAX_INTEGER: Final = 2**31 - 1
 
 # Statements are built once: building one costs more than running it.
 _UIDS: BindParameter[str] = bindparam("uids", expanding=True)
-_STUDIES: Final = (
+_STUDIES: Final = Prepared(
     select(
         studies.c.id, studies.c.study_instance_uid, studies.c.completed_revision,
         *(studies.c[name] for name in _STUDY_PROGRESS),
@@ -53,19 +54,27 @@ _STUDIES: Final = (
     .order_by(studies.c.study_instance_uid)
     .with_for_update()
 )  # fmt: skip
-_SERIES: Final = select(
-    series.c.id, series.c.study_id, series.c.series_instance_uid, series.c.completed_revision,
-    *(series.c[name] for name in _SERIES_PROGRESS),
-).where(
-    series.c.study_id.in_(bindparam("study_ids", expanding=True)),
-    series.c.series_instance_uid.in_(_UIDS),
+_SERIES: Final = Prepared(
+    select(
+        series.c.id, series.c.study_id, series.c.series_instance_uid, series.c.completed_revision,
+        *(series.c[name] for name in _SERIES_PROGRESS),
+    ).where(
+        series.c.study_id.in_(bindparam("study_ids", expanding=True)),
+        series.c.series_instance_uid.in_(_UIDS),
+    )
 )  # fmt: skip
-_CURRENT: Final = select(
-    instances.c.id, instances.c.sop_instance_uid, instances.c.version, instances.c.sha256,
-    instances.c.study_id, instances.c.series_id, instances.c.is_result,
-).where(instances.c.sop_instance_uid.in_(_UIDS), instances.c.current)  # fmt: skip
-_RESULTS: Final = select(results.c.sop_instance_uid).where(results.c.sop_instance_uid.in_(_UIDS))
-_INSERT: Final = insert(instances)
+_CURRENT: Final = Prepared(
+    select(
+        instances.c.id, instances.c.sop_instance_uid, instances.c.version, instances.c.sha256,
+        instances.c.study_id, instances.c.series_id, instances.c.is_result,
+    ).where(instances.c.sop_instance_uid.in_(_UIDS), instances.c.current)
+)  # fmt: skip
+_RESULTS: Final = Prepared(
+    select(results.c.sop_instance_uid).where(results.c.sop_instance_uid.in_(_UIDS))
+)
+_INSERT: Final = Prepared(
+    insert(instances).inline(), columns=[each.key for each in instances.c if each.key != "id"]
+)
 _SUPERSEDE: Final = (
     update(instances)
     .where(instances.c.id.in_(bindparam("row_ids", expanding=True)))
@@ -73,12 +82,9 @@ _SUPERSEDE: Final = (
 )
 
 
-def _writing(table: Table, columns: Iterable[str]) -> Any:
-    return (
-        update(table)
-        .where(table.c.id == bindparam("row_id"))
-        .values({column: bindparam(f"new_{column}") for column in columns})
-    )
+def _writing(table: Table, columns: Iterable[str]) -> Prepared:
+    new = {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in columns}
+    return Prepared(update(table).where(table.c.id == bindparam("row_id")).values(new))
 
 
 _PROGRESS: Final = {
@@ -122,7 +128,7 @@ class ReceivedInstance:
 class _Growth:
     """What a batch changes on the row of one study or series."""
 
-    row: Row[Any]
+    row: Any  # of the table
     progress: dict[str, Any] = field(default_factory=dict)
     description: dict[str, str] = field(default_factory=dict)
 
@@ -185,12 +191,12 @@ class Batch:
 
     def _lock_studies(self) -> None:
         by_uid = {r.header.study_instance_uid: r for r in reversed(self._received)}
-        wanted = {"uids": sorted(by_uid)}
-        rows = self._connection.execute(_STUDIES, wanted).all()
+        wanted = sorted(by_uid)
+        rows = _STUDIES.rows(self._connection, uids=wanted)
         missing = sorted(by_uid.keys() - {row.study_instance_uid for row in rows})
         if missing:
             self._insert_unless_there(studies, [self._new_study(by_uid[uid]) for uid in missing])
-            rows = self._connection.execute(_STUDIES, wanted).all()
+            rows = _STUDIES.rows(self._connection, uids=wanted)
         self._studies = {row.study_instance_uid: _Growth(row) for row in rows}
 
     def _new_study(self, received: ReceivedInstance) -> dict[str, Any]:
@@ -205,8 +211,7 @@ class Batch:
         }
 
     def _read_current(self) -> None:
-        rows = self._connection.execute(_CURRENT, {"uids": _uids(self._received)})
-        for row in rows:
+        for row in _CURRENT.rows(self._connection, uids=_uids(self._received)):
             self._current[row.sop_instance_uid] = _Current(
                 row.study_id, row.series_id, row.version, row.sha256, row.is_result, row.id
             )
@@ -216,23 +221,22 @@ class Batch:
         doubtful = [r for r in self._received if r.header.sop_class_uid in RESULT_SOP_CLASSES]
         if not doubtful:
             return
-        ours = set(self._connection.execute(_RESULTS, {"uids": _uids(doubtful)}).scalars())
+        found = _RESULTS.rows(self._connection, uids=_uids(doubtful))
+        ours = {row.sop_instance_uid for row in found}
         self._received = [
             replace(r, is_result=r.is_result or r.sop_instance_uid in ours) for r in self._received
         ]
 
     def _read_series(self) -> None:
         by_key = {self._series_key(received): received for received in reversed(self._received)}
-        wanted = {
-            "study_ids": sorted({study_id for study_id, _ in by_key}),
-            "uids": sorted({uid for _, uid in by_key}),
-        }
-        rows = self._connection.execute(_SERIES, wanted).all()
+        study_ids = sorted({study_id for study_id, _ in by_key})
+        uids = sorted({uid for _, uid in by_key})
+        rows = _SERIES.rows(self._connection, study_ids=study_ids, uids=uids)
         missing = sorted(by_key.keys() - {(r.study_id, r.series_instance_uid) for r in rows})
         if missing:
             new = [self._new_series(study_id, by_key[study_id, uid]) for study_id, uid in missing]
             self._insert_unless_there(series, new)
-            rows = self._connection.execute(_SERIES, wanted).all()
+            rows = _SERIES.rows(self._connection, study_ids=study_ids, uids=uids)
         self._series = {(row.study_id, row.series_instance_uid): _Growth(row) for row in rows}
 
     def _new_series(self, study_id: int, received: ReceivedInstance) -> dict[str, Any]:
@@ -303,7 +307,7 @@ class Batch:
         if self._superseded:
             self._connection.execute(_SUPERSEDE, {"row_ids": self._superseded})
         if self._rows:
-            self._connection.execute(_INSERT, self._rows)
+            _INSERT.run(self._connection, self._rows)
         self._write_progress(series, _SERIES_PROGRESS, self._series.values())
         self._write_progress(studies, _STUDY_PROGRESS, self._studies.values())
         for growth in self._studies.values():
@@ -330,7 +334,7 @@ class Batch:
             if growth.progress
         ]
         if changed:
-            self._connection.execute(_PROGRESS[table.name], changed)
+            _PROGRESS[table.name].run(self._connection, changed)
 
     def _uncount(self, known: _Current) -> None:
         """Take an instance that moved to another series off the counts of its old one."""

@@ -7,15 +7,15 @@ kept, and never touch a revision, so that they can never start a job.
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import StatementError
 
 from service.core.errors import OutOfResources, RefusedInstance
-from service.records.database import Records
 from service.records.registration import Batch, ReceivedInstance, Registration
 from service.records.tables import instances
 
@@ -64,8 +64,16 @@ def register_instances(
     return Batch(connection, received, at).register()
 
 
+class Writes(Protocol):
+    """What opens a transaction that may write: `Records` or a writer of it."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Open a transaction."""
+        ...
+
+
 def register_each(
-    records: Records, received: Sequence[ReceivedInstance], *, at: datetime
+    records: Writes, received: Sequence[ReceivedInstance], *, at: datetime
 ) -> list[Registration | RefusedInstance]:
     """Write the rows of received instances in one transaction; if one spoils it, one by one.
 
@@ -89,14 +97,14 @@ def register_each(
 
 
 def _register_together(
-    records: Records, received: Sequence[ReceivedInstance], at: datetime
+    records: Writes, received: Sequence[ReceivedInstance], at: datetime
 ) -> list[Registration]:
     with records.writing() as connection:
         return register_instances(connection, received, at=at)
 
 
 def _register_alone(
-    records: Records, received: ReceivedInstance, at: datetime
+    records: Writes, received: ReceivedInstance, at: datetime
 ) -> Registration | RefusedInstance:
     for _ in range(2):  # two receivers of one UID in different studies can collide once
         try:

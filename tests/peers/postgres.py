@@ -43,7 +43,8 @@ def server_programs() -> Path | None:
 class PostgresServer:
     """A running PostgreSQL on loopback; `new_database` gives an empty database.
 
-    ``durable`` makes it keep its promises, for measurements. The server refuses to run as root, so root's tests run it as `postgres` or `nobody`.
+    ``durable`` makes it keep its promises, for measurements. The server refuses to run as root,
+    so root's tests run it as `postgres` or `nobody`.
     """
 
     def __init__(self, programs: Path, *, durable: bool = False) -> None:
