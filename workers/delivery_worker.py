@@ -9,8 +9,9 @@ from service.records.archive import Archive
 from service.records.database import Records
 from service.records.heartbeats import beating
 from service.records.topics import Topic
-from workers import audit_relay, deliver_job, webhook_job
+from workers import audit_relay, deliver_job, priors_job, webhook_job
 from workers.deliver_job import DeliveryContext
+from workers.priors_job import PriorsContext
 from workers.warm_worker import work
 from workers.webhook_job import CallContext
 
@@ -33,6 +34,12 @@ def run(settings: Settings, stop: threading.Event) -> None:
         )
         for number in range(_THREADS)
     ]
+    if settings.priors.source is not None:
+        priors_job.use(PriorsContext(settings, records, clock))
+        asked = {"redis_url": settings.redis_url, "stop": stop}
+        threads.append(
+            threading.Thread(target=work, args=(Topic.PRIORS,), kwargs=asked, name="priors")
+        )
     if settings.webhooks:
         webhook_job.use(CallContext(settings, records, clock))
         told = {"redis_url": settings.redis_url, "stop": stop}

@@ -87,17 +87,50 @@ class Location(BaseModel):
     regions: tuple[PlanarRegion, ...] = ()
 
 
-class Prior(BaseModel):
-    """The same lesion in an earlier study."""
+class Change(StrEnum):
+    """What became of a lesion since an earlier study of the patient."""
+
+    NEW = "new"
+    GROWING = "growing"
+    STABLE = "stable"
+    SHRINKING = "shrinking"
+    RESOLVED = "resolved"
+    # Found in one study alone, though the other shows much the same at its place.
+    UNCONFIRMED = "unconfirmed"
+
+
+class ReportReference(BaseModel):
+    """The report of an earlier run, as other objects name it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    finding_id: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+class Prior(BaseModel):
+    """The same lesion in an earlier study, or that there was none: what `change` says.
+
+    ``finding_id``, ``tracking_uid``, ``diameter_mm`` and ``volume_mm3`` are those of the earlier
+    finding; a new lesion has none. ``diameter_change_mm`` and ``growth_percent`` (of the volume)
+    are positive for growth; ``doubling_time_days`` is told only of growth that can be measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    change: Change
     study_instance_uid: str
     study_date: str
+    interval_days: int | None = None
+    finding_id: str | None = None
+    tracking_uid: str | None = None
+    diameter_mm: float | None = None
+    volume_mm3: float | None = None
+    diameter_change_mm: float | None = None
     growth_percent: float | None = None
     doubling_time_days: float | None = None
-    change: str
+    report: ReportReference | None = None
 
 
 class Finding(BaseModel):

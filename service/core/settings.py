@@ -44,6 +44,8 @@ from service.core.settings_sections import (
     ModelSettings,
     ModelsSettings,
     ObjectKind,
+    PriorsSettings,
+    PriorsSource,
     RedisSettings,
     ResultsSettings,
     RetentionSettings,
@@ -70,6 +72,8 @@ __all__ = [
     "ModelsSettings",
     "ObjectKind",
     "OidcSettings",
+    "PriorsSettings",
+    "PriorsSource",
     "RedisSettings",
     "ResultsSettings",
     "RetentionSettings",
@@ -111,6 +115,7 @@ class Settings(BaseSettings):
     routing: tuple[RoutingRule, ...] = ()
     webhooks: tuple[WebhookSettings, ...] = ()
     audit: AuditSettings = AuditSettings()
+    priors: PriorsSettings = PriorsSettings()
     retention: RetentionSettings = RetentionSettings()
     models: ModelsSettings = ModelsSettings()
     results: ResultsSettings = ResultsSettings()

@@ -247,6 +247,52 @@ class ResultsSettings(Section):
     clinical_use: bool = Field(
         default=False, description="true only after the site has validated the models"
     )
+class PriorsSource(Section):
+    """A PACS that is asked for earlier studies: by C-FIND and C-MOVE, or by QIDO-RS and WADO-RS.
+
+    C-MOVE names our own AE title as the place to send to, which the PACS must know.
+    """
+
+    ae_title: str | None = None
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    tls: DicomTls = DicomTls()
+    dicomweb_url: str | None = Field(default=None, pattern=r"^https?://")
+    username: str | None = None
+    password: SecretStr | None = None
+    bearer_token: SecretStr | None = None
+
+    @field_validator("ae_title")
+    @classmethod
+    def _ae_title(cls, value: str | None) -> str | None:
+        return None if value is None else _checked_ae_title(value)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        by_dimse = self.ae_title is not None and self.host is not None and self.port is not None
+        if by_dimse == (self.dicomweb_url is not None):
+            raise ValueError("give either ae_title, host and port, or dicomweb_url")
+        return self
+
+
+class PriorsSettings(Section):
+    """Comparing with earlier studies of the patient: which, from where, within what limits."""
+
+    enabled: bool = True
+    max_studies: int = Field(default=2, ge=1, le=10, description="looked at for each study")
+    max_age_days: int = Field(default=1826, ge=1, le=36_525)
+    wait_s: float = Field(
+        default=30, ge=0, le=3600, description="longest that a study waits for its prior"
+    )
+    give_up_s: float = Field(
+        default=900, ge=1, le=86_400, description="later priors change no report any more"
+    )
+    source: PriorsSource | None = None
+    timeout_s: float = Field(default=30, gt=0, le=600, description="without an answer")
+    max_per_day: int = Field(default=200, ge=0, description="studies asked for in 24 hours")
+    max_bytes: int = Field(default=GIBIBYTE, ge=1 << 20, description="of one earlier study")
+
+
     verified_by_readers: bool = Field(
         default=False,
         description="A report that a named reader reviewed counts as verified by that reader",

@@ -10,6 +10,7 @@ class Topic(StrEnum):
 
     INFER = "infer"
     DELIVER = "deliver"
+    PRIORS = "priors"
     WEBHOOK = "webhook"
 
 
@@ -17,6 +18,7 @@ TARGETS: Final = MappingProxyType(
     {
         Topic.INFER: "workers.infer_job.run",
         Topic.DELIVER: "workers.deliver_job.run",
+        Topic.PRIORS: "workers.priors_job.run",
         Topic.WEBHOOK: "workers.webhook_job.run",
     }
 )

@@ -19,6 +19,7 @@ from service.core.settings import Settings
 from service.core.states import Priority
 from service.records import (
     assembly,
+    comparisons,
     deliveries,
     heartbeats,
     jobs,
@@ -34,6 +35,7 @@ from service.records.topics import Topic
 from service.studies.assessment import assess_study
 from service.studies.notices import Notices
 
+from service.studies.priors import advance_comparisons
 _TICK_S = 0.2
 _RECOVER_EVERY_S = 2.0
 _RETIRE_EVERY_S = 60.0
@@ -83,6 +85,7 @@ class Scheduler:
             self._recover()
             self._recover_at = time.monotonic() + _RECOVER_EVERY_S
         self._tell_webhooks()
+            self._compare()
         self._relay()
         if time.monotonic() >= self._retire_at:
             self._retire()
@@ -132,6 +135,15 @@ class Scheduler:
     def _pause(self, study: OpenStudy) -> None:
         _, last_s = self._pauses.get(study.id, (0.0, 1.0))
         pause_s = min(_LONGEST_PAUSE_S, last_s * 2)
+    def _compare(self) -> None:
+        """Move on the studies that wait for an earlier one."""
+        now = self._clock.now()
+        with self._records.reading() as connection:
+            if not comparisons.is_waiting(connection):
+                return
+        with self._records.writing() as connection:
+            advance_comparisons(connection, settings=self._settings, at=now)
+
         self._pauses[study.id] = (time.monotonic() + pause_s, pause_s)
 
     def _recover(self) -> None:
@@ -158,6 +170,7 @@ class Scheduler:
         try:
             count = self._notices.step()
         except OverreadError:
+                Topic.PRIORS: comparisons.due_fetches(connection, at=now),
             raise
         except Exception:
             # What happens to studies must not wait for who is told of it.
@@ -222,6 +235,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 scheduler.step()
                 pause_s = _TICK_S
             except OverreadError as error:
+    Topic.PRIORS: comparisons.fetch_priorities,
                 pause_s = min(5.0, pause_s * 2)
                 log.warning("step_failed", reason=error.reason, message=error.message)
     records.close()

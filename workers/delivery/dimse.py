@@ -107,7 +107,7 @@ def associate(
         destination.host,
         destination.port,
         ae_title=destination.ae_title,
-        tls_args=_tls(destination.tls, destination.host),
+        tls_args=tls_of(destination.tls, destination.host),
         evt_handlers=list(handlers),
     )
     if not association.is_established:
@@ -146,7 +146,7 @@ def _judge(status: int | None, name: str) -> None:
     raise PeerRefused(f"STATUS_{status:04X}", f"{name} answered status 0x{status:04X}")
 
 
-def _tls(tls: DicomTls, host: str) -> tuple[ssl.SSLContext, str] | None:
+def tls_of(tls: DicomTls, host: str) -> tuple[ssl.SSLContext, str] | None:
     """Return our side of TLS (PS3.15 B.12, BCP 195): 1.2 or later with forward secrecy."""
     if not tls.enabled:
         return None
