@@ -34,8 +34,8 @@ from service.records.database import Records
 from service.records.topics import Topic
 from service.studies.assessment import assess_study
 from service.studies.notices import Notices
-
 from service.studies.priors import advance_comparisons
+
 _TICK_S = 0.2
 _RECOVER_EVERY_S = 2.0
 _RETIRE_EVERY_S = 60.0
@@ -82,10 +82,10 @@ class Scheduler:
         for study in self._ready_studies():
             self._assess(study)
         if time.monotonic() >= self._recover_at:
+            self._compare()
             self._recover()
             self._recover_at = time.monotonic() + _RECOVER_EVERY_S
         self._tell_webhooks()
-            self._compare()
         self._relay()
         if time.monotonic() >= self._retire_at:
             self._retire()
@@ -132,9 +132,6 @@ class Scheduler:
             count=len(job_ids),
         )
 
-    def _pause(self, study: OpenStudy) -> None:
-        _, last_s = self._pauses.get(study.id, (0.0, 1.0))
-        pause_s = min(_LONGEST_PAUSE_S, last_s * 2)
     def _compare(self) -> None:
         """Move on the studies that wait for an earlier one."""
         now = self._clock.now()
@@ -144,6 +141,9 @@ class Scheduler:
         with self._records.writing() as connection:
             advance_comparisons(connection, settings=self._settings, at=now)
 
+    def _pause(self, study: OpenStudy) -> None:
+        _, last_s = self._pauses.get(study.id, (0.0, 1.0))
+        pause_s = min(_LONGEST_PAUSE_S, last_s * 2)
         self._pauses[study.id] = (time.monotonic() + pause_s, pause_s)
 
     def _recover(self) -> None:
@@ -160,6 +160,7 @@ class Scheduler:
                 Topic.INFER: jobs.due(connection, at=now),
                 Topic.DELIVER: deliveries.due(connection, at=now),
                 Topic.WEBHOOK: webhooks.due(connection, at=now),
+                Topic.PRIORS: comparisons.due_fetches(connection, at=now),
             }
         if lost or lost_deliveries:
             log.warning("claims_released", count=len(lost) + lost_deliveries)
@@ -170,7 +171,6 @@ class Scheduler:
         try:
             count = self._notices.step()
         except OverreadError:
-                Topic.PRIORS: comparisons.due_fetches(connection, at=now),
             raise
         except Exception:
             # What happens to studies must not wait for who is told of it.
@@ -218,6 +218,7 @@ _PRIORITIES = {
     Topic.INFER: jobs.priorities,
     Topic.DELIVER: deliveries.priorities,
     Topic.WEBHOOK: webhooks.priorities,
+    Topic.PRIORS: comparisons.fetch_priorities,
 }
 
 
@@ -235,7 +236,6 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 scheduler.step()
                 pause_s = _TICK_S
             except OverreadError as error:
-    Topic.PRIORS: comparisons.fetch_priorities,
                 pause_s = min(5.0, pause_s * 2)
                 log.warning("step_failed", reason=error.reason, message=error.message)
     records.close()
