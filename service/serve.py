@@ -39,7 +39,8 @@ def serve(settings: Settings, *, stop: threading.Event | None = None) -> int:
     everything = ProcessTree([*redis.children, *roles.children])
     redis.start()
     try:
-        wait_for_redis(settings.redis_url)
+        if not settings.redis.url:  # one that is not ours may come up later; studies are taken in
+            wait_for_redis(settings.redis_url)
         roles.start()
         log.info("serving", host=settings.http.host, port=settings.http.port)
         return everything.watch(stop)

@@ -78,6 +78,12 @@ class DicomSettings(Section):
     allow_unknown_callers: bool = False
     tls: DicomTls = DicomTls()
     max_associations: int = Field(default=25, ge=1, le=1000)
+    max_connections_per_address: int | None = Field(
+        default=None, ge=1, description="20 where it is not set, and no limit on loopback"
+    )
+    max_associations_per_minute: int | None = Field(
+        default=None, ge=1, description="of one address; 6000, and no limit on loopback"
+    )
     processes: int = Field(default_factory=lambda: min(4, os.cpu_count() or 1), ge=1, le=64)
     accept_deflated: bool = False
     max_instance_bytes: int = Field(default=8 * GIBIBYTE, ge=1 << 20)
@@ -241,12 +247,6 @@ class ModelsSettings(BaseModel):
         return (self.__pydantic_extra__ or {}).get(name, ModelSettings())
 
 
-class ResultsSettings(Section):
-    """What results say of themselves."""
-
-    clinical_use: bool = Field(
-        default=False, description="true only after the site has validated the models"
-    )
 class PriorsSource(Section):
     """A PACS that is asked for earlier studies: by C-FIND and C-MOVE, or by QIDO-RS and WADO-RS.
 
@@ -293,6 +293,12 @@ class PriorsSettings(Section):
     max_bytes: int = Field(default=GIBIBYTE, ge=1 << 20, description="of one earlier study")
 
 
+class ResultsSettings(Section):
+    """What results say of themselves."""
+
+    clinical_use: bool = Field(
+        default=False, description="true only after the site has validated the models"
+    )
     verified_by_readers: bool = Field(
         default=False,
         description="A report that a named reader reviewed counts as verified by that reader",

@@ -26,6 +26,7 @@ from service.intake.dimse import (
     encode_event_report,
     encode_response,
 )
+from service.intake.doors import Alarm, no_alarm
 from service.intake.ingest import Arrival, Ingest
 from service.intake.pdus import (
     APPLICATION_CONTEXT,
@@ -54,6 +55,7 @@ _STOP_CHECK_S: Final = 0.5
 _REFUSED_BY_USER: Final = 1
 _REFUSED_BY_PRESENTATION: Final = 3
 _PERMANENT: Final = 1
+_WRONG_TITLES: Final = frozenset({3, 7})  # calling, called AE title not recognized
 _TRANSIENT: Final = 2
 
 log: Final = get_logger()
@@ -70,6 +72,7 @@ class Host:
     admit: Callable[[AssociateRequest, str], tuple[int, int, int] | None]
     leave: Callable[[], None]
     stopping: threading.Event
+    alarm: Alarm = no_alarm
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,13 @@ class Association:
                 called_ae_title=request.called_ae_title,
                 reason="/".join(map(str, refusal)),
             )
+            if refusal[2] in _WRONG_TITLES and refusal[0] == _PERMANENT:
+                self._host.alarm(
+                    "associate",
+                    actor=request.calling_ae_title,
+                    address=self._address,
+                    detail=f"{'/'.join(map(str, refusal))} calling {request.called_ae_title}",
+                )
             self._wire.send(encode_reject(*refusal))
             return
         try:

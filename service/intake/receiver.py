@@ -23,11 +23,14 @@ from service.core.errors import OutOfResources
 from service.core.logs import configure_logs, get_logger
 from service.core.settings import Destination, DicomSettings, Settings
 from service.intake.commitment import Commitment
+from service.intake.doors import Alarm
 from service.intake.ingest import Ingest
 from service.intake.reporter import Reporter
 from service.intake.scp import STOP_S, Listener, LocalPlaces, Places, bind
 from service.records import heartbeats
 from service.records.archive import Archive
+from service.records.audit import AuditKind, AuditOutcome
+from service.records.audit_trail import AuditTrail
 from service.records.database import Records
 from service.records.heartbeats import Heartbeat
 from service.records.orphans import set_aside
@@ -165,7 +168,10 @@ def _listen(
     archive = Archive(work.data_dir, min_free_bytes=work.min_free_bytes)
     ingest = Ingest(records, archive, clock, max_instance_bytes=work.dicom.max_instance_bytes)
     commitment = Commitment(records, archive, clock=clock)
-    listener = Listener(listening, work.dicom, places, ingest=ingest, commitment=commitment)
+    trail = AuditTrail(records, clock, ROLE)
+    listener = Listener(
+        listening, work.dicom, places, ingest=ingest, commitment=commitment, alarm=_alarm_of(trail)
+    )
     beating = threading.Thread(
         target=_beat, args=(records, listener.stopping, clock.now()), daemon=True
     )
@@ -182,7 +188,25 @@ def _listen(
     listener.serve(should_stop)
     beating.join(_BEAT_S)
     reporting.join(_BEAT_S)
+    trail.close()
     records.close()
+
+
+def _alarm_of(trail: AuditTrail) -> Alarm:
+    """Return what tells log and audit trail of everybody who was turned away."""
+
+    def alarm(operation: str, *, actor: str, address: str, detail: str) -> None:
+        log.warning("security_alert", kind=operation, address=address, detail=detail)
+        trail.note(
+            AuditKind.REFUSAL,
+            operation,
+            actor="".join(each if each.isprintable() else "?" for each in actor)[:64],
+            outcome=AuditOutcome.FAILURE,
+            address=address,
+            detail=detail.encode("ascii", "backslashreplace").decode().replace("\0", "?"),
+        )
+
+    return alarm
 
 
 def _beat(records: Records, stopping: threading.Event, started_at: datetime) -> None:

@@ -8,6 +8,7 @@ happen in the connection's own thread.
 import contextlib
 import contextvars
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from service.core.settings import Caller, DicomSettings
 from service.intake.association import HELLO_S, Association, Host
 from service.intake.commitment import COMMITMENT, Commitment
 from service.intake.contexts import Offer
+from service.intake.doors import Alarm, Doors, no_alarm
 from service.intake.ingest import Ingest
 from service.intake.pdus import AssociateRequest
 from service.intake.tls import listening_context
@@ -104,8 +106,11 @@ class Listener:
         *,
         ingest: Ingest,
         commitment: Commitment,
+        alarm: Alarm = no_alarm,
     ) -> None:
         self._listening = listening
+        self._doors = Doors(settings)
+        self._alarm = alarm
         self._guests = Guests(settings.callers)
         self._places = places
         self._tls = listening_context(settings.tls) if settings.tls.enabled else None
@@ -121,6 +126,7 @@ class Listener:
             admit=self._admit,
             leave=places.give_back,
             stopping=self.stopping,
+            alarm=alarm,
         )
 
     def serve(self, should_stop: Callable[[], bool]) -> None:
@@ -146,7 +152,12 @@ class Listener:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _take(self, connection: socket.socket, address: str) -> None:
+        if not self._doors.enter(address):
+            log.warning("connection_refused", address=address, reason="TOO_MANY_CONNECTIONS")
+            connection.close()
+            return
         if len(self._threads) >= MAX_CONNECTIONS and not self._make_room():
+            self._doors.leave(address)
             connection.close()
             return
         context = contextvars.copy_context()  # what every log line of this process carries
@@ -183,10 +194,14 @@ class Listener:
             Association(Wire(connection), self._host, address).run()
         except OSError as error:  # a TLS handshake that failed, or a peer gone before it began
             log.warning("connection_failed", address=address, error=type(error).__name__)
+            if isinstance(error, ssl.SSLError):
+                reason = error.reason or type(error).__name__
+                self._alarm("tls_handshake", actor=address, address=address, detail=reason)
         except Exception:  # the boundary: a fault of ours must not end in silence
             log.exception("association_failed", address=address)
         finally:
             _close(connection)
+            self._doors.leave(address)
             with self._lock:
                 self._threads.discard(threading.current_thread())
                 self._hellos.pop(threading.current_thread(), None)
@@ -194,6 +209,8 @@ class Listener:
     def _admit(self, request: AssociateRequest, address: str) -> tuple[int, int, int] | None:
         if not self._guests.admits(request.calling_ae_title, address):
             return 1, 1, 3  # calling AE title not recognized
+        if not self._doors.may_associate(address):
+            return 2, 3, 1  # temporary congestion
         if not self._places.take():
             return 2, 3, 2  # local limit exceeded
         with self._lock:

@@ -3,7 +3,7 @@
 At least once with the same bytes under the same UID, so that the destination shows one copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -233,9 +233,33 @@ def of_results(connection: Connection, result_ids: Sequence[int]) -> Sequence[Se
     ]
 
 
-def release_lost(connection: Connection, *, at: datetime) -> int:
-    """Give back the deliveries whose process went silent; return how many."""
-    lost = and_(deliveries.c.state == DeliveryState.IN_PROGRESS, deliveries.c.lease_until < at)
+def leases(connection: Connection) -> Sequence[tuple[str, int, datetime]]:
+    """Return id, fence and end of the lease of every delivery that is being attempted."""
+    query = select(deliveries.c.id, deliveries.c.fence, deliveries.c.lease_until)
+    rows = connection.execute(query.where(deliveries.c.state == DeliveryState.IN_PROGRESS))
+    held = [row for row in rows if row.lease_until is not None]
+    return [(str(row.id), row.fence, row.lease_until) for row in held]
+
+
+def release_lost(
+    connection: Connection, *, at: datetime, among: Collection[tuple[str, int]] | None = None
+) -> int:
+    """Give back the deliveries whose process went silent; return how many.
+
+    `among` names the lost ones by id and fence; without it, those whose lease is over by the
+    clock.
+    """
+    if among is not None:
+        return sum(_release(connection, _named(one), at=at) for one in among)
+    return _release(connection, deliveries.c.lease_until < at, at=at)
+
+
+def _named(one: tuple[str, int]) -> ColumnElement[bool]:
+    return and_(deliveries.c.id == int(one[0]), deliveries.c.fence == one[1])
+
+
+def _release(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
+    lost = and_(deliveries.c.state == DeliveryState.IN_PROGRESS, condition)
     released = connection.execute(
         update(deliveries)
         .where(lost)

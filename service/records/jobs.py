@@ -272,13 +272,30 @@ def try_later(
     _tell(connection, held.job_id, JobState.SCHEDULED, outcome.reason, at)
 
 
-def release_lost(connection: Connection, *, at: datetime, max_attempts: int) -> Sequence[str]:
+def leases(connection: Connection) -> Sequence[tuple[str, int, datetime]]:
+    """Return id, fence and end of the lease of every job that a worker holds."""
+    query = select(jobs.c.id, jobs.c.fence, jobs.c.lease_until)
+    rows = connection.execute(query.where(jobs.c.state == JobState.IN_PROGRESS))
+    return [(row.id, row.fence, row.lease_until) for row in rows if row.lease_until is not None]
+
+
+def release_lost(
+    connection: Connection,
+    *,
+    at: datetime,
+    max_attempts: int,
+    among: Collection[tuple[str, int]] | None = None,
+) -> Sequence[str]:
     """Give back the jobs whose worker went silent; park those that used up their attempts.
 
-    Returns the ids that changed. Safe to run in several processes at once.
+    `among` names the lost ones by id and fence; without it, those whose lease is over by the
+    clock. Returns the ids that changed. Safe to run in several processes at once.
     """
-    lost = and_(jobs.c.state == JobState.IN_PROGRESS, jobs.c.lease_until < at)
-    rows = connection.execute(select(jobs.c.id, jobs.c.fence, jobs.c.attempts).where(lost)).all()
+    lost = jobs.c.state == JobState.IN_PROGRESS
+    if among is None:
+        lost = and_(lost, jobs.c.lease_until < at)
+    found = connection.execute(select(jobs.c.id, jobs.c.fence, jobs.c.attempts).where(lost))
+    rows = [row for row in found if among is None or (row.id, row.fence) in among]
     changed = []
     for row in rows:
         poison = row.attempts >= max_attempts

@@ -7,7 +7,7 @@ be killed between any two lines, and several may run at once.
 import threading
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from redis import Redis
 
@@ -33,6 +33,7 @@ from service.records.assembly import OpenStudy
 from service.records.database import Records
 from service.records.topics import Topic
 from service.studies.assessment import assess_study
+from service.studies.lease_watch import Lease, LeaseWatch
 from service.studies.notices import Notices
 from service.studies.priors import advance_comparisons
 
@@ -65,6 +66,8 @@ class Scheduler:
         self._clock = clock
         self._archive = Archive(settings.data_dir)
         self._notices = Notices(settings, records, clock)
+        self._jobs_watch = LeaseWatch(settings.jobs.lease_s)
+        self._deliveries_watch = LeaseWatch(settings.jobs.lease_s)
         self._recover_at = 0.0
         self._retire_at = 0.0
         # Studies whose assessment raised: when to try again, so that one cannot hold up the rest.
@@ -152,9 +155,16 @@ class Scheduler:
         with self._records.writing() as connection:
             heartbeats.forget_silent(connection, before=now - _FORGET_AFTER)
             lost = jobs.release_lost(
-                connection, at=now, max_attempts=self._settings.jobs.max_attempts
+                connection,
+                at=now,
+                max_attempts=self._settings.jobs.max_attempts,
+                among=_lost(self._jobs_watch, jobs.leases(connection), at=now),
             )
-            lost_deliveries = deliveries.release_lost(connection, at=now)
+            lost_deliveries = deliveries.release_lost(
+                connection,
+                at=now,
+                among=_lost(self._deliveries_watch, deliveries.leases(connection), at=now),
+            )
             lost_deliveries += webhooks.release_lost(connection, at=now)
             due = {
                 Topic.INFER: jobs.due(connection, at=now),
@@ -212,6 +222,13 @@ class Scheduler:
         wanted = list({bell.subject_id: None for bell in doorbells if bell.topic == topic})
         known = _PRIORITIES[topic](connection, wanted)  # type: ignore[arg-type]
         return [(subject_id, known[subject_id]) for subject_id in wanted if subject_id in known]
+
+
+def _lost(
+    watch: LeaseWatch, held: Sequence[tuple[str, int, datetime]], *, at: datetime
+) -> set[tuple[str, int]]:
+    lost = watch.lost((Lease(*each) for each in held), at=at)
+    return {(lease.subject_id, lease.fence) for lease in lost}
 
 
 _PRIORITIES = {

@@ -106,7 +106,18 @@ def _buffer(stream: Codestream, target: Stored) -> Stored:
 
 
 def _jpeg_xl(frame: bytes, target: Stored) -> Stored:
-    return np.asarray(imagecodecs.jpegxl_decode(frame, numthreads=1))
+    # Into an array of the right size: a frame of another one is refused before it is decoded,
+    # where 40 KB may stand for 400 million pixels.
+    for kind in (f"u{target.itemsize}", "u1"):
+        buffer = np.empty(target.shape, kind)
+        try:
+            imagecodecs.jpegxl_decode(frame, numthreads=1, out=buffer)
+        except ValueError as error:
+            if "dtype" not in str(error):
+                raise
+        else:
+            return buffer
+    raise ValueError("a frame of another type than its header")
 
 
 def _deflated(frame: bytes, target: Stored) -> Stored:

@@ -23,6 +23,8 @@ from workers.volume.encapsulation import fragments_in, inflated_pixels, split_fr
 _NATIVE = frozenset(
     [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian]
 )
+# Twice what the largest detectors give: a compressed frame of a few bytes can claim any size.
+_FRAME_PIXELS_LIMIT = 1 << 27
 # What a deflated data set may hold besides its pixels.
 _HEADER_BYTES_LIMIT = 16 << 20
 
@@ -64,7 +66,8 @@ def frame_format(header: InstanceHeader) -> FrameFormat:
     ------
     UnsuitableSeries
         ``NO_PIXELS`` when it is no image; ``COLOR_IMAGE`` for more than one sample a pixel;
-        ``TRANSFER_SYNTAX`` when nothing here decodes it; ``PIXEL_DATA`` when bit depths
+        ``TRANSFER_SYNTAX`` when nothing here decodes it; ``TOO_LARGE`` for a frame beyond any
+        detector; ``PIXEL_DATA`` when bit depths
         contradict each other or native pixel data have another size than the header says.
 
     References
@@ -78,6 +81,10 @@ def frame_format(header: InstanceHeader) -> FrameFormat:
             "COLOR_IMAGE",
             f"an instance has {header.samples_per_pixel} samples a pixel,"
             f" photometric interpretation {header.photometric_interpretation or 'missing'}",
+        )
+    if header.rows * header.columns > _FRAME_PIXELS_LIMIT:
+        raise UnsuitableSeries(
+            "TOO_LARGE", f"frames of {header.rows} x {header.columns} pixels are more than any"
         )
     _require_frames(header)
     described = FrameFormat(
