@@ -28,6 +28,8 @@ from service.core.logs import get_logger
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_AFTER_S: Final = "5"
+# Our own messages begin with the field that they are about.
+_NAMED: Final = re.compile(r"([A-Za-z][A-Za-z0-9_.\-]{0,63}): (.+)", re.DOTALL)
 _FIELD: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 # Wrong requests are 422 unless HTTP has a word of its own for what is wrong.
 _STATUSES: Final = MappingProxyType(
@@ -151,7 +153,10 @@ def of_error(error: OverreadError, *, path: str) -> Response:
     if isinstance(error, NotFound):
         return problem(404, error.reason, error.message)
     if isinstance(error, InvalidRequest):
-        return problem(_STATUSES.get(error.reason, 422), error.reason, error.message)
+        named = _NAMED.match(error.message)
+        faults = [] if named is None else [FieldFault(named[1], named[2])]
+        status = _STATUSES.get(error.reason, 422)
+        return problem(status, error.reason, error.message, errors=faults)
     if isinstance(error, RefusedInstance):
         return problem(409, error.reason, error.message)
     if isinstance(error, OutOfResources) or error.disposition is Disposition.RETRY:

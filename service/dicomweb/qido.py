@@ -36,6 +36,7 @@ LIMITS: Final = MappingProxyType({Level.STUDY: 1000, Level.SERIES: 5000, Level.I
 _OFFSET_LIMIT: Final = 10_000_000
 _VALUE_LIMIT: Final = 4096
 _PARAMETERS_LIMIT: Final = 100
+_SHOWN: Final = re.compile(r"[A-Za-z0-9]{1,64}")
 _TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _DATE: Final = re.compile(r"\d{8}")
 _TIME: Final = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
@@ -136,7 +137,8 @@ def tag_of(name: str) -> int:
     """
     tag = int(name, 16) if _TAG.fullmatch(name) else tag_for_keyword(name)
     if tag is None:
-        raise _invalid("a parameter is neither a DICOM keyword, a tag, nor one of this service")
+        shown = name if _SHOWN.fullmatch(name) else "a parameter"
+        raise _invalid(f"{shown}: neither a DICOM keyword, a tag, nor one of this service")
     return tag
 
 
@@ -162,7 +164,7 @@ def _listed_or_like(value: str) -> Criterion:
 def _uids(name: str, value: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in _LISTED.split(value))
     if not all(is_uid(uid) for uid in found):
-        raise _invalid(f"{name} takes UIDs, with a comma between")
+        raise _invalid(f"{name}: takes UIDs, with a comma between")
     return found
 
 
@@ -173,7 +175,7 @@ def _range(name: str, value: str, form: re.Pattern[str]) -> Criterion:
     ends = [end for end in (low, high) if end]
     if not ends or not all(form.fullmatch(end) for end in ends):
         example = "20261120, 20261101-20261130" if form is _DATE else "101500, 08-12"
-        raise _invalid(f"{name} takes a value or a range such as {example}")
+        raise _invalid(f"{name}: takes a value or a range such as {example}")
     return Between(low, high)
 
 
@@ -191,19 +193,19 @@ def _fuzzy_name(value: str) -> list[Criterion]:
 
 def _number(name: str, value: str) -> int:
     if not (value.isascii() and value.isdigit() and int(value[:9]) <= _OFFSET_LIMIT):
-        raise _invalid(f"{name} takes a whole number from 0 to {_OFFSET_LIMIT}")
+        raise _invalid(f"{name}: takes a whole number from 0 to {_OFFSET_LIMIT}")
     return min(int(value[:9]), _OFFSET_LIMIT)
 
 
 def _signed(name: str, value: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,9}", value):
-        raise _invalid(f"{name} takes a whole number")
+        raise _invalid(f"{name}: takes a whole number")
     return int(value)
 
 
 def _flag(value: str) -> bool:
     if value not in {"true", "false"}:
-        raise _invalid("fuzzymatching takes true or false")
+        raise _invalid("fuzzymatching: takes true or false")
     return value == "true"
 
 

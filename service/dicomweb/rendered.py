@@ -147,13 +147,13 @@ def _window(text: str) -> Window:
     try:
         center, width = float(parts[0]), float(parts[1])
     except (ValueError, IndexError):
-        raise _invalid("window takes center,width,function") from None
+        raise _invalid("window: takes center,width,function") from None
     function = parts[2].replace("_", "-") if len(parts) > 2 else "linear"
     least = 1.0 if function == "linear" else 1e-6
     if not (math.isfinite(center) and math.isfinite(width)) or width < least:
-        raise _invalid("window takes a center, and a width that is not too small")
+        raise _invalid("window: takes a center, and a width that is not too small")
     if function not in _FUNCTIONS or len(parts) > 3:
-        raise _invalid(f"window takes one of the functions {', '.join(_FUNCTIONS)}")
+        raise _invalid(f"window: takes one of the functions {', '.join(_FUNCTIONS)}")
     return Window(center, width, function)
 
 
@@ -163,13 +163,13 @@ def _viewport(text: str) -> tuple[int, int]:
         int(part) if part.isascii() and part.isdigit() and len(part) < 6 else 0 for part in parts
     ]
     if len(sizes) != 2 or not all(1 <= size <= _VIEWPORT_LIMIT for size in sizes):
-        raise _invalid(f"viewport takes width,height, each from 1 to {_VIEWPORT_LIMIT}")
+        raise _invalid(f"viewport: takes width,height, each from 1 to {_VIEWPORT_LIMIT}")
     return sizes[0], sizes[1]
 
 
 def _quality(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 4 and 1 <= int(text) <= 100):
-        raise _invalid("quality takes a number from 1 to 100")
+        raise _invalid("quality: takes a number from 1 to 100")
     return int(text)
 
 

@@ -40,8 +40,8 @@ class Searches:
     def _found(self, request: Request, level: Level, path: dict[str, str | None]) -> Response:
         choose(accept_of(request), JSON_TYPES)
         uids = {name: uid for name, uid in path.items() if uid is not None}
-        for uid in uids.values():
-            require_uid(uid)
+        for name, uid in uids.items():
+            require_uid(uid, name)
         # A UID in the path is no filter of the query string's.
         given = [
             pair

@@ -90,8 +90,8 @@ class Wado:
         NotFound
             ``NOT_STORED`` when there are no instances.
         """
-        for uid in (study, series, sop):
-            require_uid(uid)
+        for name, uid in (("study", study), ("series", series), ("instance", sop)):
+            require_uid(uid, name)
         with self.records.reading() as connection:
             found = instances_of(
                 connection,
@@ -215,7 +215,7 @@ class Wado:
         return written.getvalue()
 
 
-def require_uid(uid: str | None) -> None:
+def require_uid(uid: str | None, name: str) -> None:
     """Refuse what breaks the grammar of UIDs.
 
     Raises
@@ -224,7 +224,7 @@ def require_uid(uid: str | None) -> None:
         ``INVALID_UID``.
     """
     if uid is not None and not is_uid(uid):
-        raise InvalidRequest("INVALID_UID", "a UID in the address breaks the grammar of UIDs")
+        raise InvalidRequest("INVALID_UID", f"{name}: breaks the grammar of UIDs")
 
 
 class _Mapped:
