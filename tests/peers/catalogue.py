@@ -93,6 +93,13 @@ PLAYWRIGHT_PACKAGE = NpmPackage(
     "sha512-h7Qlt6m4REp25qvIdvbDtVmD4LqVXfpRxhORv9L0jzETM05p4fuPJ3dKyuSXQxDSbXnmS79HAgi9589lGSpLkg==",
 )
 
+# Looks at pages for what keeps people from using them; only the tests load it.
+AXE_PACKAGE = NpmPackage(
+    "axe-core",
+    "4.14.1",
+    "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+)
+
 ORTHANC = RealPeer("Orthanc", _program("Orthanc", "orthanc"), ("orthanc",))
 ORTHANC_DICOMWEB = RealPeer(
     "Orthanc's DICOMweb plug-in",
@@ -113,10 +120,11 @@ PLAYWRIGHT = RealPeer(
     _in_package(PLAYWRIGHT_PACKAGE, "package.json"),
     npm=PLAYWRIGHT_PACKAGE,
 )
+AXE = RealPeer("axe-core", _in_package(AXE_PACKAGE, "axe.min.js"), npm=AXE_PACKAGE)
 
 EVERY_PEER = (
     ORTHANC, ORTHANC_DICOMWEB, DCMTK, DICOM3TOOLS, REDIS, POSTGRESQL, CHROMIUM, JAVA, PIXELMED,
-    NODE, OHIF, PLAYWRIGHT,
+    NODE, OHIF, PLAYWRIGHT, AXE,
 )  # fmt: skip
 
 
