@@ -68,8 +68,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
             raise pytest.UsageError(f"{item.nodeid}: the plan has no fault {number}")
         item.user_properties.append(("fault", number))
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    if parameters.get("database_url") in _DATABASES:
-        item.user_properties.append(("database", parameters["database_url"]))
+    for name in ("database_url", "database"):
+        if parameters.get(name) in _DATABASES:
+            item.user_properties.append(("database", parameters[name]))
 
 
 @pytest.fixture

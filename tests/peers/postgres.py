@@ -74,6 +74,11 @@ class PostgresServer:
         self.process.wait_until(self._answers)
         return self.process
 
+    @property
+    def programs(self) -> Path:
+        """The folder of its programs, `pg_dump` and `pg_restore` among them where it has them."""
+        return self._programs
+
     def url(self, database: str = "postgres") -> str:
         """Return the SQLAlchemy URL of one of its databases."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"

@@ -67,20 +67,24 @@ class Receiver:
         """Stop it."""
         self.stop()
 
-    def start(self) -> None:
-        """Start it and wait until it accepts connections."""
-        ready = threading.Event()
-        settings = Settings(
+    @property
+    def settings(self) -> Settings:
+        """What it runs with."""
+        return Settings(
             data_dir=self.data_dir,
             database=DatabaseSettings(url=self.database_url),
             dicom=DicomSettings(**self.dicom),
             destinations=tuple(Destination(**each) for each in self.destinations),
             retention=RetentionSettings(min_free_bytes=self.min_free_bytes),
         )
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        ready = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=receiver.run,
-            args=(settings, self._stop),
+            args=(self.settings, self._stop),
             kwargs={"on_ready": lambda _: ready.set()},
         )
         self._thread.start()
