@@ -21,13 +21,15 @@ from service.core.errors import (
 from service.core.logs import get_logger
 from service.core.profiles import adapted
 from service.core.settings import Destination, Settings
-from service.records import deliveries, destinations, reports
+from service.records import audit, deliveries, destinations, report_content, reports
 from service.records.archive import Archive
+from service.records.audit import AuditEntry, AuditKind
 from service.records.database import Records, Transaction
 from service.records.deliveries import DeliveryClaim
 from service.records.destinations import SeenClass
+from service.records.heartbeats import process_name
 from workers.commitment_job import seek_commitment
-from workers.delivery import dimse, stow
+from workers.delivery import dimse, mllp, stow
 from workers.keep_alive import kept_alive
 
 # What says that a class is not taken, whatever is in the object: no context, or PS3.7 C.5.6.
@@ -141,6 +143,9 @@ def _attempt(context: DeliveryContext, held: DeliveryClaim) -> None:
                     connection, held, at=context.clock.now(), with_commitment=asked
                 )
                 destinations.learn(connection, _seen(context, held, accepted=True))
+                audit.append(
+                    connection, [_export(context, held)], process=process_name("deliverer")
+                )
             bound.info("delivered")
     except LostClaim as lost:
         bound.warning("claim_lost", reason=lost.reason)
@@ -150,6 +155,11 @@ def _send(context: DeliveryContext, held: DeliveryClaim) -> None:
     destination = context.destination(held.destination)
     if destination is None:
         raise ContractViolation("DESTINATION_UNKNOWN", "the settings name no such destination")
+    if destination.mllp_host is not None:
+        with context.records.reading() as connection:
+            content = report_content.of_result(connection, held.sop_instance_uid)
+        mllp.send(destination, content, at=context.clock.now())
+        return
     file = context.archive.path_of(held.path)
     if not file.is_file():
         raise NotFound("FILE_MISSING", "the result's file is not in the archive")
@@ -162,6 +172,18 @@ def _send(context: DeliveryContext, held: DeliveryClaim) -> None:
         file=file,
         sop_class_uid=held.sop_class_uid,
         transfer_syntax_uid=held.transfer_syntax_uid,
+    )
+
+
+def _export(context: DeliveryContext, held: DeliveryClaim) -> AuditEntry:
+    """Return the audit trail's entry: what went where."""
+    return AuditEntry(
+        at=context.clock.now(),
+        kind=AuditKind.EXPORT,
+        operation="deliver",
+        actor=held.destination,
+        study_instance_uid=held.study_instance_uid,
+        subject_id=f"instance:{held.sop_instance_uid}",
     )
 
 

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -17,9 +17,11 @@ from service.api.routes import PREFIX, add
 from service.api.schemas import TopicName, TryRules
 from service.core.errors import InvalidRequest, NotFound, OverreadError, PeerUnavailable
 from service.core.identifiers import is_ae_title
+from service.core.profiles import adapted
 from service.core.settings import Condition, Destination, RoutingRule
-from service.records import controls, desk, study_view
+from service.records import controls, desk, destinations, study_view
 from service.records.desk import DestinationTraffic, Kept, QueueLine
+from service.records.destinations import SeenClass
 from service.studies import dry_run
 from service.studies.dry_run import Trial
 
@@ -59,6 +61,13 @@ class DestinationItem:
     encrypted: bool
     objects: Sequence[str]
     rules: Sequence[Condition]
+    only_reviewed: Annotated[bool, Field(description="Gets only what a reader has reviewed")]
+    classes: Annotated[
+        Sequence[SeenClass], Field(description="SOP classes it was seen to take or refuse")
+    ]
+    instead: Annotated[
+        Sequence[str], Field(description="What goes out in place of refused classes, for 7 days")
+    ]
     traffic: DestinationTraffic
 
 
@@ -153,9 +162,19 @@ class RouteRoutes:
         """
         with self._context.records.reading() as connection:
             seen = desk.traffic(connection)
+            classes = destinations.seen(connection)
+            refused = destinations.refused(connection, at=self._context.clock.now())
         return answer(
             DestinationList(
-                [_item(one, seen.get(one.name)) for one in self._context.settings.destinations]
+                [
+                    _item(
+                        one,
+                        seen.get(one.name),
+                        [each for each in classes if each.destination == one.name],
+                        refused.get(one.name, frozenset()),
+                    )
+                    for one in self._context.settings.destinations
+                ]
             )
         )
 
@@ -300,18 +319,34 @@ def reach(destination: Destination, calling_ae_title: str) -> Reach:
     return Reach(destination.name, answers, detail, round(time.perf_counter() - begun, 3))
 
 
-def _item(one: Destination, traffic: DestinationTraffic | None) -> DestinationItem:
+def _item(
+    one: Destination,
+    traffic: DestinationTraffic | None,
+    classes: Sequence[SeenClass],
+    refused: Collection[str],
+) -> DestinationItem:
     return DestinationItem(
         name=one.name,
-        kind="DICOM" if one.stow_url is None else "STOW-RS",
+        kind=_kind(one),
         address=address_of(one),
         encrypted=one.tls.enabled if one.stow_url is None else one.stow_url.startswith("https"),
         objects=one.objects,
         rules=one.rules,
+        only_reviewed=one.only_reviewed,
+        classes=classes,
+        instead=[str(change) for change in adapted(one.profile, refused).changes],
         traffic=traffic or _NO_TRAFFIC,
     )
 
 
+def _kind(one: Destination) -> str:
+    if one.mllp_host is not None:
+        return "HL7"
+    return "DICOM" if one.stow_url is None else "STOW-RS"
+
+
 def address_of(one: Destination) -> str:
     """Return where a destination is, as people write it."""
+    if one.mllp_host is not None:
+        return f"{one.mllp_host}:{one.port}"
     return one.stow_url or f"{one.ae_title}@{one.host}:{one.port}"

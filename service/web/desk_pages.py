@@ -9,9 +9,11 @@ from typing import Final
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from service.core.profiles import adapted
 from service.core.settings import Destination
 from service.core.states import DeliveryState, JobState
 from service.records import controls, desk, events, heartbeats, listings, statistics
+from service.records import destinations as seen_classes
 from service.records.listings import Filter
 from service.records.statistics import Gauges, ScoreDistribution
 from service.web import charts
@@ -67,6 +69,7 @@ class DeskPages:
         with self._desk.records.reading() as connection:
             newest_event_id = events.newest_id(connection)
             traffic = desk.traffic(connection)
+            refused = seen_classes.refused(connection, at=self._desk.clock.now())
         destinations = self._desk.settings.destinations
         names = {one.name for one in destinations}
         return self._desk.page(
@@ -76,6 +79,11 @@ class DeskPages:
             address_of=_address_of,
             traffic=traffic,
             gone={name: seen for name, seen in traffic.items() if name not in names},
+            instead={
+                one.name: adapted(one.profile, refused[one.name]).changes
+                for one in destinations
+                if one.name in refused
+            },
         )
 
     def show_rules(self) -> HTMLResponse:
@@ -188,6 +196,8 @@ def _counts(gauges: Gauges) -> Mapping[str, int]:
 
 
 def _address_of(one: Destination) -> str:
+    if one.mllp_host is not None:
+        return f"{one.mllp_host}:{one.port}"
     return one.stow_url or f"{one.ae_title}@{one.host}:{one.port}"
 
 

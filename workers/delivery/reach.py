@@ -2,7 +2,7 @@
 
 from service.core.errors import PeerUnavailable
 from service.core.settings import Destination
-from workers.delivery import dimse, stow
+from workers.delivery import dimse, mllp, stow
 
 
 def reach(destination: Destination, *, calling_ae_title: str) -> str:
@@ -13,6 +13,9 @@ def reach(destination: Destination, *, calling_ae_title: str) -> str:
     PeerUnavailable, PeerRefused
         With the reason why there was none.
     """
+    if destination.mllp_host is not None:
+        mllp.reach(destination)
+        return "takes connections"
     if destination.stow_url is None:
         dimse.echo(destination, calling_ae_title=calling_ae_title)
         return "answers C-ECHO"
