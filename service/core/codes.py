@@ -176,6 +176,10 @@ PROCESSING_EQUIPMENT: Final = _dcm("109102", "Processing Equipment")
 SEGMENTATION: Final = _dcm("113076", "Segmentation")
 SOURCE_IMAGE_FOR_PROCESSING: Final = _dcm("121322", "Source image for image processing operation")
 
+# What a map shows: CID 7180, TID 1006.
+QUANTITY: Final = _sct("246205007", "Quantity")
+CLASS_ACTIVATION: Final = _dcm("130402", "Class activation")
+
 # Modality as a coded value (CID 29) and the procedure of last resort (CID 100).
 MODALITIES: Final[Mapping[str, Code]] = MappingProxyType(
     {

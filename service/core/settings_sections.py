@@ -119,7 +119,7 @@ class JobsSettings(Section):
     threads: int = Field(default=0, ge=0, le=256, description="0 means one for each core")
 
 
-ObjectKind = Literal["sr", "seg", "sc", "gsps", "pdf", "ko"]
+ObjectKind = Literal["sr", "seg", "sc", "gsps", "pdf", "ko", "rtstruct", "pmap"]
 
 
 class Condition(Section):

@@ -36,6 +36,8 @@ _KINDS: Final = {
     ResultRole.PDF: _Kind(4, "DOC", "document"),
     ResultRole.KEY_OBJECTS: _Kind(5, "KO", "key images"),
     ResultRole.REJECTION_NOTE: _Kind(6, "KO", "rejection note"),
+    ResultRole.STRUCTURE_SET: _Kind(7, "RTSTRUCT", "contours"),
+    ResultRole.PARAMETRIC_MAP: _Kind(8, "OT", "evidence map"),
 }
 
 

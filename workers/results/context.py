@@ -32,6 +32,8 @@ class ResultRole(StrEnum):
     PRESENTATION_STATE = "gsps"
     PDF = "pdf"
     KEY_OBJECTS = "ko"
+    STRUCTURE_SET = "rtstruct"
+    PARAMETRIC_MAP = "pmap"
     REJECTION_NOTE = "rejection"
 
 

@@ -28,7 +28,8 @@ _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _NUMBERS: Final = {
     "AT": "HH", "FD": "d", "FL": "f", "SL": "i", "SS": "h", "UL": "I", "US": "H",
 }  # fmt: skip
-# Pixel Data is "OB or OW" in the dictionary and stands here for at most 8 bits (PS3.5 A.2).
+# Pixel Data is "OB or OW" in the dictionary: OB for at most 8 bits, OW above (PS3.5 A.2).
+_PIXEL_DATA: Final = 0x7FE00010
 _CHOSEN: Final = {"OB or OW": "OB", "US or SS": "US"}
 _ITEM: Final = struct.Struct("<HHI")
 _SHORT: Final = struct.Struct("<HH2sH")
@@ -79,7 +80,11 @@ def item(**values: Value) -> bytes:
 def encoded(values: Mapping[str, Value]) -> bytes:
     """Return data elements by keyword, in ascending order of their tags."""
     known = sorted((*_attribute(keyword), value) for keyword, value in values.items())
-    return b"".join(_element(tag, vr, value) for tag, vr, value in known)
+    words = values.get("BitsAllocated") == 16
+    return b"".join(
+        _element(tag, "OW" if words and tag == _PIXEL_DATA else vr, value)
+        for tag, vr, value in known
+    )
 
 
 def part10(values: Mapping[str, Value]) -> bytes:

@@ -9,9 +9,11 @@ from service.core.headers import SourceFrame
 from workers.results.context import ResultContext, ResultRole, WrittenResult
 from workers.results.document import write_document
 from workers.results.key_objects import write_key_objects
+from workers.results.parametric_map import write_parametric_map
 from workers.results.presentation_state import write_presentation_state
 from workers.results.rendering import Display
 from workers.results.source import SourceStudy
+from workers.results.structure_set import write_structure_set
 
 _Write: TypeAlias = Callable[
     [ResultContext, SourceStudy, Analysis, Sequence[SourceFrame], Display | None],
@@ -29,6 +31,12 @@ ON_REQUEST: Final[Mapping[ResultRole, _Write]] = MappingProxyType(
         ),
         ResultRole.KEY_OBJECTS: lambda context, source, analysis, frames, _: write_key_objects(
             context, source, analysis, frames=frames
+        ),
+        ResultRole.STRUCTURE_SET: lambda context, source, analysis, frames, _: write_structure_set(
+            context, source, analysis, frames=frames
+        ),
+        ResultRole.PARAMETRIC_MAP: lambda context, source, analysis, frames, _: (
+            write_parametric_map(context, source, analysis, frames=frames)
         ),
     }
 )

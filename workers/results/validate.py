@@ -29,6 +29,7 @@ from workers.results.context import (
 from workers.results.encode import tag_of
 from workers.results.reread import Reread, numbers, reread, text
 from workers.results.source import SourceStudy
+from workers.results.validate_drawn import check_contours, check_maps
 from workers.results.validate_kinds import check_annotations, check_document, check_listed
 from workers.results.validate_seg import check_pixel_bytes, check_segmentation
 
@@ -77,6 +78,17 @@ _OF_ROLE: Final[Mapping[ResultRole, tuple[str, ...]]] = {
     ResultRole.PDF: (
         *_DATED, "BurnedInAnnotation", "MIMETypeOfEncapsulatedDocument", "EncapsulatedDocument",
         "EncapsulatedDocumentLength", "SourceInstanceSequence", "DocumentTitle", "ConversionType",
+    ),
+    ResultRole.STRUCTURE_SET: (
+        "StructureSetLabel", "StructureSetDate", "FrameOfReferenceUID", "ApprovalStatus",
+        "ReferencedFrameOfReferenceSequence", "StructureSetROISequence", "ROIContourSequence",
+        "RTROIObservationsSequence",
+    ),
+    ResultRole.PARAMETRIC_MAP: (
+        *_IMAGE, "NumberOfFrames", "FrameOfReferenceUID", "ContentQualification", "ContentLabel",
+        "ReferencedSeriesSequence", "DimensionOrganizationSequence", "DimensionIndexSequence",
+        "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+        "LossyImageCompression",
     ),
     ResultRole.KEY_OBJECTS: _KEY_OBJECTS,
     ResultRole.REJECTION_NOTE: _KEY_OBJECTS,
@@ -164,6 +176,11 @@ def _check(
         check_annotations(dataset, again, frames)
     elif result.role is ResultRole.PDF:
         check_document(dataset)
+    elif result.role is ResultRole.STRUCTURE_SET and analysis is not None:
+        check_contours(dataset, analysis, frames)
+    elif result.role is ResultRole.PARAMETRIC_MAP and analysis is not None:
+        check_evidence(again, root=_PER_FRAME, evidence=_REFERENCED_SERIES)
+        check_maps(dataset, analysis, frames)
     elif result.role is ResultRole.SECONDARY_CAPTURE:
         check_pixel_bytes(dataset, dataset.Rows * dataset.Columns * dataset.SamplesPerPixel)
 
