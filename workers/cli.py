@@ -130,6 +130,48 @@ def evaluate_model(
     raise typer.Exit(code)
 
 
+@models_app.command("import")
+def import_model(  # noqa: PLR0913, PLR0917  one parameter an option
+    source: Annotated[
+        Path, typer.Argument(help="ONNX file, MONAI bundle, nnU-Net or torchxrayvision folder.")
+    ],
+    name: Annotated[str | None, typer.Option(help="What the package is to be called.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="detection, classification or segmentation.")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="CT, MR, DX, ...")] = None,
+    spacing: Annotated[str | None, typer.Option(help="z,y,x in mm; 0 keeps the scan's.")] = None,
+    axes: Annotated[str | None, typer.Option(help="Where array axes run to, e.g. SPL.")] = None,
+    intensity: Annotated[
+        str | None, typer.Option(help="LOWER,UPPER, or range, format, percentile:LO,HI, ...")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Names of the outputs, in order.")] = None,
+    answers: Annotated[
+        Path | None, typer.Option(help="TOML with any sections of the manifest.")
+    ] = None,
+    configuration: Annotated[str | None, typer.Option(help="nnU-Net: 3d_fullres, 2d.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder of packages; default models.dir.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace one of that name.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0, ... or auto.")] = None,
+) -> None:
+    """Turn a foreign network into a package and check it."""
+    settings = settings_for("models")
+    from workers.importing.answers import Flags  # noqa: PLC0415
+    from workers.importing.command import import_package  # noqa: PLC0415
+    from workers.models import choose_device  # noqa: PLC0415
+
+    code = import_package(
+        source,
+        Flags(name, kind, modality, spacing, axes, intensity, classes),
+        to or settings.models.dir,
+        answers=answers,
+        configuration=configuration,
+        device=choose_device(device or settings.jobs.device),
+        replace=replace,
+    )
+    raise typer.Exit(code)
+
+
 @destinations_app.command("check")
 def check_destinations(
     name: Annotated[str | None, typer.Argument(help="One destination; by default all.")] = None,

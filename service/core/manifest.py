@@ -129,8 +129,13 @@ class Manifest(Section):
             f"input.size must be {edges} for a {kind}": not sized and (image or size is not None),
             f"input.spacing_mm is missing for a {kind}": not image
             and self.input.spacing_mm is None,
-            "a detection needs tiling, and input.axes SPL": kind == "detection"
-            and (tiling is None or self.input.axes != "SPL"),
+            "a detection needs tiling": kind == "detection" and tiling is None,
+            "a detection by heat map needs input.axes SPL": self.input.axes != "SPL"
+            and isinstance(self.decoding, DetectionDecoding)
+            and self.decoding.form == "heat",
+            "a detection by boxes has one class": isinstance(self.decoding, DetectionDecoding)
+            and self.decoding.form == "boxes"
+            and len(self.classes) != 1,
             f"tiling (or a fixed input.size) is missing for a {kind}": not image
             and tiling is None
             and size is None,

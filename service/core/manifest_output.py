@@ -19,7 +19,7 @@ from service.core.manifest_input import (
 
 
 class DetectionDecoding(Section):
-    """From heat map to candidates.
+    """From heat map, or from boxes with scores, to candidates.
 
     `floor` is the least calibrated probability that is kept at all; `candidate_floor` the least
     value of the heat map that is looked at, before the second stage.
@@ -27,6 +27,7 @@ class DetectionDecoding(Section):
 
     kind: Literal["detection"] = "detection"
     stride: int = Field(default=2, ge=1, le=16)
+    form: Literal["heat", "boxes"] = "heat"
     peak_radius: int = Field(default=1, ge=1, le=8)
     merge_distance_mm: NotNegative = 5.0
     candidate_floor: Probability = 0.05

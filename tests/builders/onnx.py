@@ -76,6 +76,44 @@ def detector(*, threshold: float, diameter_mm: float) -> bytes:
     )
 
 
+def boxer(*, threshold: float) -> bytes:
+    """Return an anchor-based detector of one window: the box of all bright voxels, if any.
+
+    Boxes are (lowest corner, highest corner) in voxels; the score is 0.9.
+    """
+    nodes = [
+        helper.make_node("Greater", ["volume", "threshold"], ["bright"]),
+        helper.make_node("NonZero", ["bright"], ["places"]),
+        helper.make_node("Slice", ["places", "two", "five", "zero"], ["zyx"]),
+        helper.make_node("Cast", ["zyx"], ["corners"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["corners"], ["points"], perm=[1, 0]),
+        helper.make_node("Concat", ["points", "far"], ["with_far"], axis=0),
+        helper.make_node("ReduceMin", ["with_far"], ["low"], axes=[0], keepdims=1),
+        helper.make_node("Concat", ["points", "near"], ["with_near"], axis=0),
+        helper.make_node("ReduceMax", ["with_near"], ["last"], axes=[0], keepdims=1),
+        helper.make_node("Add", ["last", "one"], ["high"]),
+        helper.make_node("Concat", ["low", "high"], ["all"], axis=1),
+        helper.make_node("Shape", ["points"], ["shape"]),
+        helper.make_node("Slice", ["shape", "zero", "first", "zero"], ["count"]),
+        helper.make_node("Min", ["count", "first"], ["some"]),
+        helper.make_node("Slice", ["all", "zero", "some", "zero"], ["boxes"]),
+        helper.make_node("Slice", ["sure", "zero", "some", "zero"], ["scores"]),
+    ]
+    return network(
+        nodes,
+        {"volume": [1, 1, "d", "h", "w"]},
+        {"boxes": ["m", 6], "scores": ["m"]},
+        {
+            "threshold": np.float32(threshold),
+            "two": np.array([2], np.int64), "five": np.array([5], np.int64),
+            "zero": np.array([0], np.int64), "first": np.array([1], np.int64),
+            "one": np.float32(1), "far": np.full((1, 3), 1e6, np.float32),
+            "near": np.full((1, 3), -2, np.float32), "sure": np.array([0.9], np.float32),
+        },
+        opset=17,
+    )  # fmt: skip
+
+
 def brightness_of_crop(*, threshold: float, edge: int, output: str = "logit") -> bytes:
     """Return a second stage: GAIN x (brightest of the crop's middle 8 x 8 x 8 - threshold)."""
     half = edge // 2

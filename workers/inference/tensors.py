@@ -77,7 +77,7 @@ def _text(message: memoryview, field: int) -> str:
 
 def _port(message: memoryview) -> Port:
     """Read a ValueInfoProto: name (1), type (2) with its tensor type (1)."""
-    kind, shape = 0, ()
+    kind, shape = 0, tuple[int, ...]()
     for number, value in _messages(message):
         if number == 2:
             for part, tensor in _messages(value):

@@ -1,4 +1,4 @@
-"""Detection: a heat map finds candidates, further networks weigh, outline and characterise them.
+"""Detection: a heat map or boxes give candidates; more networks weigh and outline them.
 
 The detector runs in windows over the part of the scan that the manifest names; what it finds is
 then judged one by one (`workers.kinds.candidates`).
@@ -14,6 +14,7 @@ from service.core.findings import Analysis, FindingMask
 from service.core.manifest_input import Tiling
 from service.core.manifest_output import ClassSpec
 from workers.inference.tiling import Blend, Plan, blend_windows, padded, plan_windows
+from workers.kinds.boxes import box_peaks
 from workers.kinds.candidates import Candidate, decoding_of, malignancies, outlined, weighed
 from workers.kinds.contract import Context, require_shape, take
 from workers.kinds.guards import features_of, judge
@@ -61,7 +62,7 @@ def _candidates(scan: Scan, context: Context) -> list[Candidate]:
     tiling, spacing_mm = manifest.tiling, manifest.input.spacing_mm
     if tiling is None or spacing_mm is None:
         raise InvalidModel("MANIFEST", f"{context.package}: input.spacing_mm and tiling are needed")
-    grid = canonical_grid(scan.volume, spacing_mm)
+    grid = canonical_grid(scan.volume, spacing_mm, axes=manifest.input.axes)
     region = scan.region_on(grid, tiling.region, tiling.margin_mm)
     if region is not None and not region.any():
         return []
@@ -78,8 +79,12 @@ def _candidates(scan: Scan, context: Context) -> list[Candidate]:
         stride=decoding.stride,
         region=_grown(region, volume.shape),
     )
-    heat = _heat(_blend(volume, plan, tiling, context), plan, context)
-    peaks = [peak for peak in find_peaks(heat, decoding) if _lies_in(peak, grid.shape, region)]
+    if decoding.form == "boxes":
+        found = box_peaks(volume, plan, grid.spacing_mm, context)
+    else:
+        heat = _heat(_blend(volume, plan, tiling, context), plan, context)
+        found = find_peaks(heat, decoding)
+    peaks = [peak for peak in found if _lies_in(peak, grid.shape, region)]
     merged = merge_peaks(
         peaks,
         spacing_mm=grid.spacing_mm,
