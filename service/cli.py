@@ -6,12 +6,14 @@ Commands of the workers join by an entry point, so that this side runs without t
 
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from service import access_commands
 from service.core.errors import Disposition, OverreadError
 from service.core.settings import CONFIG_VARIABLE
 from service.core.signals import stop_on_signals
@@ -52,9 +54,10 @@ def _options(
 def serve() -> None:
     """Run every role in one supervised process tree."""
     settings = settings_for("serve")
-    from service.serve import serve as run  # noqa: PLC0415  commands import what they alone need
+    from service.serve import WarmRoles  # noqa: PLC0415  commands import what they alone need
+    from service.serve import serve as run  # noqa: PLC0415
 
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(settings, warm=WarmRoles(_preload, _command)))
 
 
 @app.command()
@@ -157,6 +160,9 @@ def install(
 
 
 app.add_typer(viewer, name="viewer")
+app.add_typer(access_commands.keys, name="keys")
+app.add_typer(access_commands.links, name="links")
+app.add_typer(access_commands.trail, name="audit")
 
 
 def _add_installed_commands() -> None:
@@ -164,11 +170,34 @@ def _add_installed_commands() -> None:
         app.add_typer(entry.load())
 
 
+def _preload() -> None:
+    """Import what the roles need, of the service and of whoever joined by an entry point."""
+    for name in ("service.intake.receiver", "service.studies.scheduler", "service.api.server"):
+        import_module(name)
+    for entry in entry_points(group="overread.commands"):
+        preload = getattr(import_module(entry.module), "preload", None)
+        if preload is not None:
+            preload()
+
+
+def _command(name: str) -> int:
+    """Run one command in this process and return its exit code."""
+    try:
+        _run([name])
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else WRONG
+    return DONE
+
+
 def main() -> None:
     """Run the command line and end the process with the right exit code."""
     _add_installed_commands()
+    _run(sys.argv[1:])
+
+
+def _run(arguments: list[str]) -> None:
     try:
-        app()
+        app(arguments)
     except OverreadError as error:
         typer.echo(f"overread: {error}", err=True)
         wrong = error.disposition in (Disposition.STOP, Disposition.REFUSE)

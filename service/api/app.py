@@ -31,6 +31,7 @@ from service.api.metrics import HttpMetrics, Measured
 from service.core.clock import Clock, SystemClock
 from service.core.settings import Settings
 from service.dicomweb import routes as dicomweb
+from service.fhir import routes as fhir
 from service.records.audit_trail import AuditTrail
 from service.records.database import Records
 from service.web import pages, viewer
@@ -89,6 +90,7 @@ def create_app(
         metrics.router(registry),
         docs.router(),
         dicomweb.router(settings, records),
+        fhir.router(records, clock=context.clock, public_url=settings.http.public_url),
         pages.router(settings, records, clock=context.clock, packages=context.shelf.packages),
     ):
         app.include_router(router)

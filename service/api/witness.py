@@ -24,7 +24,7 @@ _SUBJECTS: Final = MappingProxyType(
     }
 )
 # Answers that name patients without naming one study.
-_LISTS: Final = ("/api/v1/worklist", "/dicom-web/", "/fhir/")
+_LISTS: Final = ("/api/v1/worklist", "/dicom-web/")
 _SECURITY: Final = ("/api/v1/keys", "/api/v1/link-keys", "/api/v1/audit", "/keys", "/audit")
 _DOORS: Final = ("/login", "/logout", "/shared")
 
@@ -80,7 +80,7 @@ def _kind(method: str, path: str, parameters: Mapping[str, Any]) -> AuditKind | 
         return AuditKind.CHANGE
     if "study" in parameters:
         return AuditKind.RETRIEVE
-    if "study_instance_uid" in parameters:
+    if "study_instance_uid" in parameters or path.startswith("/fhir/"):
         return AuditKind.VIEW
     if "finding_id" in parameters or path.startswith("/viewer"):
         return AuditKind.VIEW
