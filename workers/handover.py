@@ -189,6 +189,8 @@ def _commit(
     if document.kind is not ReportKind.FORM:
         by = None if document.kind is ReportKind.WITHDRAWAL else document.job_id
         succession.supersede(connection, held.study_id, plan.giving_way, by=by, at=now)
+        kept = succession.held_back_before(connection, held, document=document.job_id)
+        succession.lay_aside(connection, kept, by=by, at=now)
     valid = results.valid_of(connection, document.job_id)
     for receiver in plan.receivers:
         form = receiver.profile.form_of(_REPORT)
@@ -221,8 +223,8 @@ def _in_force(connection: Transaction, held: Claim, document: Document) -> bool:
     if document.kind is ReportKind.WITHDRAWAL:
         return True
     if held.report_of is None:
-        return jobs.is_current(connection, held.job_id)
-    if not jobs.is_current(connection, held.report_of):
+        return succession.is_current(connection, held.job_id)
+    if not succession.is_current(connection, held.report_of):
         return False
     if document.kind is ReportKind.FORM:
         return succession.document_in_force(connection, held.report_of) == document.job_id

@@ -38,7 +38,7 @@ from workers.models import LoadedModel
 from workers.output import Content, context_of, display_of
 from workers.priors.earlier import Shelf, with_priors
 from workers.remake import Asked, Kept, remade
-from workers.results.context import ResultContext
+from workers.results.context import ResultContext, Review
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _FIRST_PAUSE_S = 2.0
@@ -193,32 +193,42 @@ def _refuse(context: InferContext, held: Claim, watch: Stopwatch, error: Overrea
 
 def _report(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
     """Make the results of a finished run anew, as its operating point and readers have it now."""
-    model, asked = _model_of(context, held), _asked(context, held)
     wish = held.parameters["report"]
     kind = ReportKind(wish["kind"])
     owner = wish.get("document") or held.job_id
     with context.records.reading() as connection:
-        instances = inputs.instances_of(connection, held)
         header = inputs.header_bytes_of(connection, held)
-        found = results.of_job(connection, held.report_of or "")
-        stored = results.analysis_of(connection, held.report_of or "")
-    base = _result_context(context, held, model, header, owner=owner)
-    content = Content()
-    if kind is not ReportKind.WITHDRAWAL:
-        if stored is None:
-            raise ContractViolation("EVIDENCE_GONE", "the run kept no masks: run it again")
-        headers = [instance.header for instance in instances]
-        again = remade(Kept(found, stored, headers), asked, model.package.manifest)
-        base = replace(base, review=again.review)
-        display = None
-        if needs_pixels(context.desk, held, reviewed=asked.is_review):
-            with watch.stage("volume"):
-                display = display_of(read_image(model, instances, context.archive))
-        content = Content(again.analysis, again.frames, display)
-    document = Document(owner, base, content, kind=kind)
+    if kind is ReportKind.WITHDRAWAL:
+        base = _result_context(context, held, None, header, owner=owner)
+        document = Document(owner, base, Content(), kind=kind)
+    else:
+        model = _model_of(context, held)
+        base = _result_context(context, held, model, header, owner=owner)
+        content, review = _again(context, held, model, watch)
+        document = Document(owner, replace(base, review=review), content, kind=kind)
     with watch.stage("results"):
         done = _outcome_of(context, JobState.COMPLETED, watch)
         return hand_over(context.desk, held, document, done)
+
+
+def _again(
+    context: InferContext, held: Claim, model: LoadedModel, watch: Stopwatch
+) -> tuple[Content, Review | None]:
+    """Return what a run found as it is to be told now, and the review that this rests on."""
+    asked = _asked(context, held)
+    with context.records.reading() as connection:
+        instances = inputs.instances_of(connection, held)
+        found = results.of_job(connection, held.report_of or "")
+        stored = results.analysis_of(connection, held.report_of or "")
+    if stored is None:
+        raise ContractViolation("EVIDENCE_GONE", "the run kept no masks: run it again")
+    headers = [instance.header for instance in instances]
+    again = remade(Kept(found, stored, headers), asked, model.package.manifest)
+    display = None
+    if needs_pixels(context.desk, held, reviewed=asked.is_review):
+        with watch.stage("volume"):
+            display = display_of(read_image(model, instances, context.archive))
+    return Content(again.analysis, again.frames, display), again.review
 
 
 def _asked(context: InferContext, held: Claim) -> Asked:
@@ -271,14 +281,15 @@ def _outcome_of(
 
 
 def _result_context(
-    context: InferContext, held: Claim, model: LoadedModel, header: bytes, *, owner: str = ""
+    context: InferContext, held: Claim, model: LoadedModel | None, header: bytes, *, owner: str = ""
 ) -> ResultContext:
     """Return what the results say of their origin.
 
     The station is the AE title: the same on every worker that may repeat a job.
     """
     station = context.settings.dicom.ae_title
-    return context_of(held, model, header, document=owner or held.job_id, station=station)
+    title = held.model_name if model is None else model.package.manifest.package.title
+    return context_of(held, title, header, document=owner or held.job_id, station=station)
 
 
 def _model_of(context: InferContext, held: Claim) -> LoadedModel:

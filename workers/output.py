@@ -19,7 +19,6 @@ from service.records.jobs import Claim
 from service.records.results import StoredResult
 from service.records.studies import ReceivedInstance
 from service.records.succession import Predecessor
-from workers.models import LoadedModel
 from workers.results.context import (
     Equipment,
     InstanceReference,
@@ -201,7 +200,7 @@ def display_of(image: Volume | Radiograph) -> Display | None:
 
 
 def context_of(
-    held: Claim, model: LoadedModel, header: bytes, *, document: str, station: str
+    held: Claim, title: str, header: bytes, *, document: str, station: str
 ) -> ResultContext:
     """Return what a job's results say beyond the findings; `document` is the job they belong to."""
     return ResultContext(
@@ -212,7 +211,7 @@ def context_of(
             name=held.model_name,
             version=held.model_version,
             sha256=held.model_sha256,
-            title=model.package.manifest.package.title,
+            title=title,
             parameters={
                 key: str(value)
                 for key, value in sorted(held.parameters.items())

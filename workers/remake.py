@@ -120,7 +120,7 @@ def as_reviewed(finding: Finding, verdict: Verdicts, frames: Sequence[SourceFram
 
 
 def _moves(changes: Mapping[str, Any]) -> bool:
-    return any(name in changes for name in ("center_mm", "long_axis_mm", "short_axis_mm"))
+    return bool(changes.keys() & {"place", "center_mm", "long_axis_mm", "short_axis_mm"})
 
 
 def _measured(finding: Finding, changes: Mapping[str, Any]) -> Iterable[Measurement]:
@@ -140,28 +140,43 @@ def _placed(
 ) -> Location | None:
     """Return where a finding lies: without lines that do not show its size any more."""
     location = finding.location
-    if "center_mm" not in changes:
-        if location is None:
-            return None
-        kept = tuple(r for r in location.regions if r.role is RegionRole.CENTER)
-        boxes = tuple(r for r in location.regions if r.role is RegionRole.BOX)
-        return location.model_copy(update={"regions": kept or boxes})
-    center = tuple(float(value) for value in changes["center_mm"])
-    frame, point = _nearest(center, frames)
-    if frame is None:
+    center = changes.get("center_mm")
+    place = changes.get("place")
+    analysed = {(frame.instance.sop_instance_uid, frame.frame_number) for frame in frames}
+    if place and (place["sop_instance_uid"], int(place["frame_number"])) in analysed:
+        point = (float(place["column"]), float(place["row"]))
+        return _at(place["sop_instance_uid"], int(place["frame_number"]), point, center)
+    if center is not None:
+        frame, point = _nearest(center, frames)
+        if frame is not None:
+            return _at(frame.instance.sop_instance_uid, frame.frame_number, point, center)
         return None if location is None else location.model_copy(update={"center_mm": center})
-    uid, number = frame.instance.sop_instance_uid, frame.frame_number
+    if location is None:
+        return None
+    kept = [r for r in location.regions if r.role is RegionRole.CENTER] or [
+        r for r in location.regions if r.role is RegionRole.BOX
+    ]
+    return location.model_copy(update={"regions": tuple(kept)})
+
+
+def _at(
+    sop_instance_uid: str,
+    frame_number: int,
+    point: tuple[float, float],
+    center_mm: Sequence[float] | None,
+) -> Location:
     region = PlanarRegion(
         role=RegionRole.CENTER,
         shape=RegionShape.POINT,
-        sop_instance_uid=uid,
-        frame_number=number,
+        sop_instance_uid=sop_instance_uid,
+        frame_number=frame_number,
         points=(point,),
     )
+    x, y, z = center_mm or (0.0, 0.0, 0.0)
     return Location(
-        center_mm=(center[0], center[1], center[2]),
-        sop_instance_uid=uid,
-        frame_number=number,
+        center_mm=(x, y, z) if center_mm else None,
+        sop_instance_uid=sop_instance_uid,
+        frame_number=frame_number,
         regions=(region,),
     )
 

@@ -143,6 +143,14 @@ class DatabaseCollector(Collector):
         for destination, state, number in gauges.deliveries:
             deliveries.add_metric([destination, state], number)
         yield deliveries
+        results = GaugeMetricFamily(
+            "overread_results",
+            "Result objects by role and state; QUARANTINED ones did not pass their checks.",
+            labels=["role", "state"],
+        )
+        for role, state, number in gauges.results:
+            results.add_metric([role, state], number)
+        yield results
         processes = GaugeMetricFamily(
             "overread_processes", "Live processes by role and device.", labels=["role", "device"]
         )

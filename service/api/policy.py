@@ -24,6 +24,7 @@ _RULES: Final[Sequence[tuple[str, re.Pattern[str], Role]]] = tuple(
         # What belongs to reading a study is a reader's to write.
         ("PUT", r"/api/v1/findings/[^/]+/review", Role.READER),
         ("PUT", rf"/api/v1/studies/{_UID}/(labels|reading)", Role.READER),
+        ("POST", rf"/api/v1/studies/{_UID}/reports", Role.READER),
         ("POST DELETE", r"/logout", Role.READER),
         # Keys, the trail, links' key, webhooks: the administrator's.
         ("*", r"/api/v1/(keys|audit|link-keys|webhook-calls)(/.*)?", Role.ADMINISTRATOR),

@@ -207,12 +207,6 @@ def recorded(connection: Connection, job_id: str) -> Claim:
     )
 
 
-def is_current(connection: Connection, job_id: str) -> bool:
-    """Return whether a run's findings are the study's current ones."""
-    query = select(jobs.c.current).where(jobs.c.id == job_id)
-    return bool(connection.execute(query).scalar_one())
-
-
 def state_of(connection: Connection, job_id: str) -> JobState:
     """Return the state of a job that exists."""
     state = connection.execute(select(jobs.c.state).where(jobs.c.id == job_id)).scalar_one()

@@ -161,9 +161,11 @@ def valid_of(connection: Connection, document: str) -> Sequence[ValidResult]:
 
 
 def quarantined(connection: Connection, job_id: str) -> bool:
-    """Return whether any object of a job is held back."""
+    """Return whether any object of a job is held back, and nothing took its place since."""
     query = select(results.c.id).where(
-        results.c.job_id == job_id, results.c.state == ResultState.QUARANTINED
+        results.c.job_id == job_id,
+        results.c.state == ResultState.QUARANTINED,
+        results.c.superseded_at.is_(None),
     )
     return connection.execute(query).first() is not None
 

@@ -8,9 +8,9 @@ from datetime import date, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import Field
-from sqlalchemy import Connection, Integer, Row, and_, cast, func, select
+from sqlalchemy import Connection, Integer, Row, and_, cast, func, or_, select
 
-from service.core.states import JobState, StudyState
+from service.core.states import JobState, ResultState, StudyState
 from service.records import quality
 from service.records.quality import Drift, ReviewRate, Scores
 from service.records.tables import (
@@ -20,6 +20,7 @@ from service.records.tables import (
     heartbeats,
     instances,
     jobs,
+    results,
     reviews,
     studies,
 )
@@ -123,6 +124,7 @@ class Gauges:
     jobs: Sequence[tuple[str, str, str, int]]  # task, model, state, count
     oldest_waiting_at: Mapping[str, datetime]  # by priority
     deliveries: Sequence[tuple[str, str, int]]  # destination, state, count
+    results: Sequence[tuple[str, str, int]]  # role, state, count; past ones in quarantine are out
     workers: Sequence[tuple[str, str, int]]  # role, device, count
     newest_event_id: int
 
@@ -178,6 +180,12 @@ def gauges(connection: Connection, *, alive_since: datetime) -> Gauges:
         .where(jobs.c.state == JobState.SCHEDULED)
         .group_by(jobs.c.priority)
     )
+    in_force = or_(results.c.state != ResultState.QUARANTINED, results.c.superseded_at.is_(None))
+    by_result = (
+        select(results.c.role, results.c.state, func.count())
+        .where(in_force)
+        .group_by(results.c.role, results.c.state)
+    )
     by_delivery = select(deliveries.c.destination, deliveries.c.state, func.count()).group_by(
         deliveries.c.destination, deliveries.c.state
     )
@@ -193,13 +201,15 @@ def gauges(connection: Connection, *, alive_since: datetime) -> Gauges:
         jobs=[(row[0], row[1], row[2], row[3]) for row in connection.execute(by_job)],
         oldest_waiting_at={priority: at for priority, at in connection.execute(waiting)},
         deliveries=[(row[0], row[1], row[2]) for row in connection.execute(by_delivery)],
+        results=[(row[0], row[1], row[2]) for row in connection.execute(by_result)],
         workers=[(row[0], row[1], row[2]) for row in connection.execute(alive)],
         newest_event_id=connection.execute(select(func.max(events.c.id))).scalar() or 0,
     )
 
 
 def _within(since: datetime | None, until: datetime | None) -> list[Any]:
-    conditions = []
+    # A report made anew from a run is no further run of the model.
+    conditions: list[Any] = [jobs.c.report_of.is_(None)]
     if since is not None:
         conditions.append(jobs.c.created_at >= since)
     if until is not None:

@@ -393,6 +393,6 @@ def _result_item(row: Row[Any], sent: list[DeliveryStatus]) -> ResultItem:
         shadow=row.shadow,
         superseded_at=row.superseded_at,
         superseded_by=row.superseded_by,
-        current=row.current and row.state != ResultState.SUPERSEDED,
+        current=row.current and row.state != ResultState.SUPERSEDED and row.superseded_at is None,
         deliveries=sent,
     )

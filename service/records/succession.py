@@ -40,6 +40,22 @@ def predecessors(connection: Connection, held: Claim, *, document: str) -> list[
 
     `document` is the job that the new objects belong to; its own give way to nothing.
     """
+    return _before(connection, held, document, ResultState.VALID)
+
+
+def held_back_before(connection: Connection, held: Claim, *, document: str) -> list[Predecessor]:
+    """Return the objects in quarantine that this job's make a matter of the past."""
+    return _before(connection, held, document, ResultState.QUARANTINED)
+
+
+def replaced_by(connection: Connection, document: str) -> list[Predecessor]:
+    """Return the results that a job's took the place of."""
+    return _found(connection, result_rows.c.superseded_by == document)
+
+
+def _before(
+    connection: Connection, held: Claim, document: str, state: ResultState
+) -> list[Predecessor]:
     belongs = _of_run(held.report_of) if held.report_of else _of_earlier_runs(connection, held)
     if belongs is None:
         return []
@@ -47,14 +63,10 @@ def predecessors(connection: Connection, held: Claim, *, document: str) -> list[
         connection,
         belongs,
         result_rows.c.job_id != document,
-        result_rows.c.state == ResultState.VALID,
+        result_rows.c.state == state,
+        result_rows.c.superseded_at.is_(None),
         ~_RUN.c.shadow,
     )
-
-
-def replaced_by(connection: Connection, document: str) -> list[Predecessor]:
-    """Return the results that a job's took the place of."""
-    return _found(connection, result_rows.c.superseded_by == document)
 
 
 def _found(connection: Connection, *conditions: ColumnElement[bool]) -> list[Predecessor]:
@@ -111,6 +123,18 @@ def supersede(
     results.hide_series(connection, study_id, uids)
 
 
+def lay_aside(
+    connection: Connection, in_quarantine: Sequence[Predecessor], *, by: str | None, at: datetime
+) -> None:
+    """Mark objects in quarantine as a matter of the past; there they stay."""
+    numbers = [one.result_id for one in in_quarantine]
+    connection.execute(
+        update(result_rows)
+        .where(result_rows.c.id.in_(numbers))
+        .values(superseded_at=at, superseded_by=by)
+    )
+
+
 def earlier_findings(connection: Connection, held: Claim) -> list[Finding]:
     """Return what the newest earlier run of the task on these images found; empty without one.
 
@@ -148,6 +172,12 @@ def document_in_force(connection: Connection, run_id: str) -> str:
         .order_by(jobs.c.created_at.desc())
     )
     return str(connection.execute(query).scalar() or run_id)
+
+
+def is_current(connection: Connection, job_id: str) -> bool:
+    """Return whether a run's findings are the study's current ones."""
+    query = select(jobs.c.current).where(jobs.c.id == job_id)
+    return bool(connection.execute(query).scalar_one())
 
 
 def has_valid_results(connection: Connection, run_id: str) -> bool:

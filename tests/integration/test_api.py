@@ -596,6 +596,7 @@ def test_metrics_count_what_stands_where_and_name_nobody(here: Site) -> None:
     text = here.client.get("/metrics").text
     assert 'overread_studies{state="ANALYSED"} 1.0' in text
     assert 'overread_deliveries{destination="pacs",state="DELIVERED"} 1.0' in text
+    assert 'overread_results{role="sr",state="VALID"} 1.0' in text
     assert 'route="/api/v1/studies/{study_instance_uid}"' in text
     assert "overread_database_up 1.0" in text
     for secret in ("Secret", "HIDDEN-1", uid):

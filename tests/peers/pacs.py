@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -71,13 +72,19 @@ class PlayingPacs:
     """A C-STORE and C-ECHO SCP; everything it kept is in ``received``, oldest first.
 
     ``behave`` decides about the requests that follow. ``stop`` and ``start`` take it away and
-    bring it back on the same port.
+    bring it back on the same port. No SOP class in ``refuses`` is negotiated.
     """
 
     def __init__(
-        self, folder: Path, *, port: int | None = None, ae_title: str = "PLAYINGPACS"
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        ae_title: str = "PLAYINGPACS",
+        refuses: Collection[str] = (),
     ) -> None:
         self.port = port or free_port()
+        self._refuses = frozenset(refuses)
         self.ae_title = ae_title
         self.requests = 0
         self._folder = folder
@@ -112,7 +119,8 @@ class PlayingPacs:
         entity.maximum_pdu_size = 131_072
         entity.add_supported_context(Verification)
         for context in StoragePresentationContexts:
-            entity.add_supported_context(str(context.abstract_syntax), _TRANSFER_SYNTAXES)
+            if str(context.abstract_syntax) not in self._refuses:
+                entity.add_supported_context(str(context.abstract_syntax), _TRANSFER_SYNTAXES)
         entity.add_supported_context(StorageCommitmentPushModel)
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store),

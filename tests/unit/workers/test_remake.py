@@ -146,6 +146,19 @@ def test_a_moved_lesion_lies_on_the_frame_that_is_nearest(points: Manifest) -> N
     assert location.regions[0].points == (pytest.approx((10.5, 20.5)),)
 
 
+def test_a_place_on_an_image_needs_no_position_in_the_patient(points: Manifest) -> None:
+    analysis = found(0.9)
+    uid = FRAMES[7].instance.sop_instance_uid
+    place = {"sop_instance_uid": uid, "frame_number": 1, "column": 12.0, "row": 7.5}
+    verdicts = said(analysis.findings[0], Verdict.EDITED, place=place)
+    again = remade(keep(analysis), asked(verdicts=verdicts), points)
+    location = again.analysis.findings[0].location
+    assert location
+    assert (location.sop_instance_uid, location.center_mm) == (uid, None)
+    assert location.regions[0].points == ((12.0, 7.5),)
+    assert again.analysis.findings[0].segment_number is None
+
+
 def test_a_corrected_label_keeps_segment_and_numbers(points: Manifest) -> None:
     analysis = found(0.9)
     mass = {"value": "4147007", "scheme": "SCT", "meaning": "Mass"}
