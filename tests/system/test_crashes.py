@@ -162,7 +162,13 @@ def all_delivered(overread: Overread, study_uid: str) -> bool:
         results = overread.get(f"/studies/{study_uid}/results")["items"]
     except httpx.TransportError:
         return False
-    states = [delivery["state"] for result in results for delivery in result["deliveries"]]
+    # What an earlier run of the study had not sent yet gave way to the later run's results.
+    states = [
+        delivery["state"]
+        for result in results
+        if result["current"]
+        for delivery in result["deliveries"]
+    ]
     return len(states) >= 2 and set(states) == {"DELIVERED"}
 
 
