@@ -5,6 +5,7 @@ routine priority, or the priority that the request carried, for every destinatio
 """
 
 import re
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,6 +13,12 @@ from typing import Any, Protocol
 
 from service.core.settings import Condition, Destination, RoutingRule
 from service.core.states import Priority
+
+# What pydicom raises on values that are not what their element says.
+_UNREADABLE = (
+    ValueError, TypeError, OverflowError, LookupError, AttributeError, NotImplementedError,
+    EOFError, struct.error,
+)  # fmt: skip
 
 
 class Keywords(Protocol):
@@ -42,9 +49,13 @@ class Route:
 def attributes(header_bytes: bytes, calling_ae_title: str) -> Lookup:
     """Return a lookup of attribute values by DICOM keyword, from a received header."""
     # Costs a second of every start when imported above, long before the first study comes.
-    from pydicom import dcmread  # noqa: PLC0415
+    from pydicom import Dataset, dcmread  # noqa: PLC0415
 
-    dataset = dcmread(BytesIO(header_bytes), force=True, stop_before_pixels=True)
+    try:
+        dataset = dcmread(BytesIO(header_bytes), force=True, stop_before_pixels=True)
+    except _UNREADABLE:
+        # A character set that is none, for one: rules do not hold, and the study goes on.
+        dataset = Dataset()
 
     def values(keyword: str) -> tuple[str, ...]:
         if keyword == CALLING_AE_TITLE:
@@ -117,7 +128,7 @@ def _matches(pattern: str, value: str) -> bool:
 def _values(dataset: Keywords, keyword: str) -> tuple[str, ...]:
     try:
         value = dataset.get(keyword)
-    except (ValueError, TypeError, OverflowError):
+    except _UNREADABLE:
         return ()
     if value is None or value == "":
         return ()

@@ -58,6 +58,10 @@ _rows: dict[int, Row] = defaultdict(Row)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run write the table down."""
     parser.addoption("--faults-report", metavar="FILE", help="write the table of faults here")
+    parser.addoption(
+        "--kills", type=int, default=12, help="how much goes wrong in the random crash test"
+    )
+    parser.addoption("--crash-seed", type=int, default=1, help="the order in which it does")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -71,6 +75,29 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     for name in ("database_url", "database"):
         if parameters.get(name) in _DATABASES:
             item.user_properties.append(("database", parameters[name]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes and is no other code, unless the plan was asked for.
+
+    Whole installations are broken on SQLite in every run, and on PostgreSQL with ``-m faults``.
+    """
+    asked = "faults" in (config.getoption("markexpr") or "")
+    named = any("faults" in argument or "crashes" in argument for argument in config.args)
+    if asked or named:
+        return
+    left_out = [item for item in items if _is_long(item)]
+    if left_out:
+        items[:] = [item for item in items if not _is_long(item)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _is_long(item: pytest.Item) -> bool:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return (
+        item.get_closest_marker("faults") is not None and parameters.get("database") == "postgresql"
+    )
 
 
 @pytest.fixture

@@ -48,6 +48,14 @@ def ward(tmp_path: Path, database_url: str, redis_url: str, model: LoadedModel) 
     made.close()
 
 
+@pytest.fixture
+def sqlite_ward(tmp_path: Path, redis_url: str, model: LoadedModel) -> Iterator[Ward]:
+    """A ward whose database does not matter."""
+    made = Ward(tmp_path, f"sqlite:///{tmp_path / 'overread.db'}", redis_url, model=model)
+    yield made
+    made.close()
+
+
 def chest(name: str = "chest", **attributes: Any) -> list[Dataset]:
     return chest_series(
         NODULES, study=name, name=f"{name} series", BodyPartExamined="CHEST", **attributes
@@ -117,7 +125,8 @@ LIES: dict[str, Callable[[], list[Dataset]]] = {
 
 @pytest.mark.faults(number=16)
 @pytest.mark.parametrize("lie", LIES)
-def test_pixels_that_lie_end_their_own_job_with_a_reason(ward, lie, seen):
+def test_pixels_that_lie_end_their_own_job_with_a_reason(sqlite_ward, lie, seen):
+    ward = sqlite_ward
     datasets = LIES[lie]()
     ward.receive(datasets)
     ward.run()
@@ -137,7 +146,8 @@ def test_pixels_that_lie_end_their_own_job_with_a_reason(ward, lie, seen):
 
 @pytest.mark.faults(number=23)
 @pytest.mark.parametrize("change", ["deleted", "one byte", "cut", "replaced"])
-def test_other_bytes_than_received_are_never_analysed(ward, change):
+def test_other_bytes_than_received_are_never_analysed(sqlite_ward, change):
+    ward = sqlite_ward
     ward.receive(chest())
     ward.schedule()
     victim, other = ward.files()[:2]
@@ -158,8 +168,9 @@ def test_other_bytes_than_received_are_never_analysed(ward, change):
 @pytest.mark.faults(number=29)
 @pytest.mark.parametrize("fault", ["nan", "shape"])
 def test_an_output_that_breaks_its_promise_fails_the_job_and_sends_nothing(
-    tmp_path, database_url, redis_url, monkeypatch, model, fault
+    tmp_path, redis_url, monkeypatch, model, fault
 ):
+    database_url = f"sqlite:///{tmp_path / 'overread.db'}"
     detector = model.sessions["detector"]
     ward = Ward(tmp_path, database_url, redis_url, model=model)
     try:
@@ -204,7 +215,8 @@ def test_a_worker_that_thaws_after_another_delivered_writes_nothing(ward):
 
 
 @pytest.mark.faults(number=27)
-def test_a_job_waits_while_no_worker_has_the_device(ward):
+def test_a_job_waits_while_no_worker_has_the_device(sqlite_ward):
+    ward = sqlite_ward
     ward.receive(chest())
     (job_id,) = ward.schedule()
     ward.clock.pass_(24 * HOUR_S)
@@ -261,7 +273,8 @@ def test_a_clock_that_jumps_takes_no_job_from_a_living_worker(ward, jump_s):
 
 
 @pytest.mark.faults(number=38)
-def test_dates_of_all_centuries_are_taken_in_and_sorted(ward):
+def test_dates_of_all_centuries_are_taken_in_and_sorted(sqlite_ward):
+    ward = sqlite_ward
     dates = ["19000101", "20240229", "20261120", "20990101", "20230229", ""]
     for number, date in enumerate(dates):
         ward.receive(chest_series((), study=f"study {number}", name=f"s {number}", StudyDate=date))
@@ -290,8 +303,9 @@ def test_a_study_that_ends_every_worker_is_parked_and_holds_up_nobody(ward):
 
 @pytest.mark.faults(number=25)
 def test_an_endless_network_ends_at_its_limit_and_the_next_study_is_done(
-    tmp_path, database_url, redis_url, model, monkeypatch
+    tmp_path, redis_url, model, monkeypatch
 ):
+    database_url = f"sqlite:///{tmp_path / 'overread.db'}"
     ward = Ward(tmp_path, database_url, redis_url, model=model)
     endless = tmp_path / "endless"
     endless.mkdir()
