@@ -116,7 +116,7 @@ def _region(context: ResultContext, segment: Segment, space: str | None) -> byte
 def _contours(segment: Segment, frames: Sequence[SourceFrame], planes: Sequence[Plane]) -> bytes:
     """Return the contours of one region, plane by plane (PS3.3 C.8.8.6)."""
     first, row, column = segment.mask.offset
-    contours = []
+    contours: list[bytes] = []
     for index in segment.frame_indices:
         for ring in joined(loops_of(segment.mask.voxels[index - first])):
             corners = ring + np.array([column, row])

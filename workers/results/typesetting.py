@@ -5,6 +5,7 @@ The same words give the same bytes: no clock is read, and no font of the machine
 
 import json
 import re
+import unicodedata
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -41,13 +42,13 @@ def typeset(
         ``NOT_TYPESET`` when the sheet does not fit the template.
     """
     inputs = {f"picture{number}": _as_svg(picture) for number, picture in enumerate(pictures)}
-    words = json.dumps({**sheet, "pictures": len(pictures)}, ensure_ascii=False)
+    words = json.dumps(_printable({**sheet, "pictures": len(pictures)}), ensure_ascii=False)
     for _ in range(_CHARACTERS_REPLACED_AT_MOST):
         try:
             return bytes(
                 typst.compile(
-                    _TEMPLATE.read_bytes(),
-                    font_paths=[str(_FONTS)],
+                    _TEMPLATE,
+                    font_paths=[_FONTS],
                     ignore_system_fonts=True,
                     sys_inputs={**inputs, "sheet": words},
                     pdf_standards=["a-2b"],
@@ -60,6 +61,15 @@ def typeset(
                 raise ContractViolation("NOT_TYPESET", "the report cannot be set") from error
             words = words.replace(missing, "".join(f"[U+{ord(c):04X}]" for c in missing))
     raise ContractViolation("NOT_TYPESET", "the report is in a script that no font has")
+
+
+def _printable(value: Json) -> Json:
+    """Return the same without control characters, which sources carry in names at times."""
+    if isinstance(value, str):
+        return "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in value)
+    if isinstance(value, Mapping):
+        return {key: _printable(one) for key, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, Sequence) else value
 
 
 def _missing_from_fonts(message: str) -> str:
