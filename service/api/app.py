@@ -35,6 +35,7 @@ from service.fhir import routes as fhir
 from service.records.audit_trail import AuditTrail
 from service.records.database import Records
 from service.web import pages, viewer
+from service.web.environment import Desk, environment
 
 _ROOMS: Final = (
     worklist,
@@ -88,7 +89,7 @@ def create_app(
         *(room.router(context) for room in _ROOMS),
         keys.router(context, control.identities),
         metrics.router(registry),
-        docs.router(),
+        docs.router(Desk(settings, records, context.clock, context.shelf.packages, environment())),
         dicomweb.router(settings, records),
         fhir.router(records, clock=context.clock, public_url=settings.http.public_url),
         pages.router(settings, records, clock=context.clock, packages=context.shelf.packages),

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from pydantic import TypeAdapter
@@ -10,6 +10,8 @@ from pydantic import TypeAdapter
 from service.api.policy import OPEN_PATHS, roles_of
 from service.api.problems import Problem, documented
 from service.api.routes import PREFIX
+from service.web import reference
+from service.web.environment import Desk
 
 OPENAPI_PATH: Final = f"{PREFIX}/openapi.json"
 DOCS_PATH: Final = f"{PREFIX}/docs"
@@ -61,13 +63,27 @@ TAGS: Final = [
 ]
 
 
-def router() -> APIRouter:
-    """Return the route of the documentation page."""
+def router(here: Desk) -> APIRouter:
+    """Return the routes of the reference, and of the page that tries requests."""
     routes = APIRouter()
 
     @routes.get(DOCS_PATH, include_in_schema=False)
-    def get_docs() -> HTMLResponse:
-        """Return the page that shows OpenAPI."""
+    def get_docs(request: Request) -> HTMLResponse:
+        """Return the reference as a page."""
+        document = request.app.openapi()
+        shapes = reference.shapes(document)
+        return here.page(
+            "reference.html",
+            version=document["info"]["version"],
+            about=document["info"].get("description", "").replace("`", "").strip(),
+            groups=reference.groups(document),
+            shapes=shapes,
+            names=frozenset(one.name for one in shapes),
+        )
+
+    @routes.get(f"{DOCS_PATH}/try", include_in_schema=False)
+    def get_swagger() -> HTMLResponse:
+        """Return the page that tries requests."""
         return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
 
     return routes

@@ -37,7 +37,7 @@ function refresh() {
   showUpdates();
   const target = page === "worklist" ? "#rows" : "#study";
   if (!document.querySelector(target)) return location.reload();
-  const others = page === "worklist" ? "#pager,#faults" : "";
+  const others = page === "worklist" ? "#pager,#faults" : "#tools";
   const focused = document.activeElement?.closest?.("tr[data-uid]")?.dataset.uid;
   return window.htmx
     .ajax("GET", location.pathname + location.search, {

@@ -128,3 +128,32 @@ document.addEventListener("click", async (event) => {
 });
 
 if (byId("review-form")) startReview(byId("review-form"));
+
+// --- Sharing -----------------------------------------------------------------------------------
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-share], [data-close-share], [data-copy]");
+  if (!button) return;
+  const box = byId("share");
+  const made = box.querySelector(".made");
+  if ("share" in button.dataset) {
+    box.dataset.call = button.dataset.share;
+    made.hidden = true;
+    box.showModal();
+  } else if ("closeShare" in button.dataset) box.close();
+  else {
+    made.querySelector("input").select();
+    navigator.clipboard?.writeText(made.querySelector("input").value).then(() => toast("Copied"), () => {});
+  }
+});
+
+byId("share")?.querySelector("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const box = byId("share");
+  const seconds = Number(event.target.elements.expires_in_s.value);
+  const found = await ask(box.dataset.call, "POST", JSON.stringify({ expires_in_s: seconds }));
+  if (!found) return;
+  box.querySelector(".made").hidden = false;
+  box.querySelector(".made input").value = found.url;
+  box.querySelector(".made input").select();
+});
