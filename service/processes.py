@@ -1,4 +1,7 @@
-"""Child processes that end when we end: start, watch, restart, stop."""
+"""Child processes that end when we end: start, watch, restart, stop.
+
+A child is a command, or a fork of this process when that has all imports done and no threads.
+"""
 
 import ctypes
 import os
@@ -7,10 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
+
+from setproctitle import setproctitle
 
 from service.core.logs import get_logger
 
@@ -24,8 +32,75 @@ _HEALTHY_AFTER_S = 30.0
 _JUDGED_WITHIN_S = 30.0
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_POLL_S = 0.02
+_CRASHED = 70  # sysexits' EX_SOFTWARE
 
 log = get_logger()
+
+
+class Forked:
+    """A fork of this process that runs one function; used as `subprocess.Popen` is."""
+
+    def __init__(self, target: Callable[[], int], *, title: str) -> None:
+        self.returncode: int | None = None
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            # Python warns of threads that numerical libraries keep and bring through a fork.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
+        if self.pid == 0:
+            _be_child(target, title, parent)
+
+    def poll(self) -> int | None:
+        """Return the exit status, negative for a signal, or None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; raise `subprocess.TimeoutExpired` when it does not come in time."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if end is not None and time.monotonic() >= end:
+                raise subprocess.TimeoutExpired([str(self.pid)], timeout or 0.0)
+            time.sleep(_POLL_S)
+        return code
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+
+def can_fork() -> bool:
+    """Return whether a fork of this process would be whole: Linux, and no other thread."""
+    return sys.platform == "linux" and threading.active_count() == 1
+
+
+def _be_child(target: Callable[[], int], title: str, parent: int) -> NoReturn:
+    status = _CRASHED
+    try:
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        _end_with_parent()
+        if os.getppid() != parent:
+            os._exit(_CRASHED)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        setproctitle(title)
+        status = target()
+    except BaseException:  # noqa: BLE001  what runs here must not go on as its parent
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 @dataclass
@@ -37,13 +112,19 @@ class Child:
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
     output: Path | None = None  # a file for what it prints; else our own terminal
-    process: subprocess.Popen[bytes] | None = None
+    target: Callable[[], int] | None = None  # run in a fork instead of the command
+    process: "subprocess.Popen[bytes] | Forked | None" = None
     started_at: float = 0.0
     pause_s: float = _FIRST_PAUSE_S
     restart_at: float | None = None
 
     def start(self) -> None:
         """Start the process in a session of its own, to be ended when this process dies."""
+        self.started_at = time.monotonic()
+        self.restart_at = None
+        if self.target is not None and can_fork():
+            self.process = Forked(self.target, title=f"overread {self.name}")
+            return
         with ExitStack() as stack:
             output = None if self.output is None else stack.enter_context(self.output.open("ab"))
             self.process = subprocess.Popen(
@@ -56,8 +137,6 @@ class Child:
                 preexec_fn=_end_with_parent,  # noqa: PLW1509  two system calls, no locks
                 start_new_session=True,
             )
-        self.started_at = time.monotonic()
-        self.restart_at = None
 
     @property
     def is_running(self) -> bool:
@@ -79,10 +158,10 @@ class ProcessTree:
         self.children = list(children)
         self._started_at = time.monotonic()
 
-    def start(self) -> None:
-        """Start every child that is not running."""
+    def start(self, *, only: str = "") -> None:
+        """Start every child that is not running, or the one of this name alone."""
         for child in self.children:
-            if not child.is_running:
+            if not child.is_running and only in {"", child.name}:
                 child.start()
                 log.info(
                     "process_started", kind=child.name, pid=child.process and child.process.pid

@@ -1,7 +1,11 @@
 """Every role in one supervised process tree: `overread serve`."""
 
+import gc
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from service.core.logs import get_logger
 from service.core.packages import installed_packages
@@ -20,8 +24,20 @@ _STOP_REDIS_WITHIN_S = 3.0
 log = get_logger()
 
 
-def serve(settings: Settings, *, stop: threading.Event | None = None) -> int:
+@dataclass(frozen=True)
+class WarmRoles:
+    """How roles run in forks of this process: what to import first, and each role's run."""
+
+    preload: Callable[[], None]
+    run: Callable[[str], int]
+
+
+def serve(
+    settings: Settings, *, stop: threading.Event | None = None, warm: WarmRoles | None = None
+) -> int:
     """Run every role until a signal or `stop`; return the exit code.
+
+    With `warm` roles are forks that need no imports; otherwise each is an interpreter of its own.
 
     Raises
     ------
@@ -31,14 +47,20 @@ def serve(settings: Settings, *, stop: threading.Event | None = None) -> int:
     stop = stop or stop_on_signals()
     installed_packages(settings.models.dir)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    records = Records(settings.database_url)
-    migrate(records)
-    records.close()
     redis = ProcessTree([] if settings.redis.url else [embedded_redis(settings)])
-    roles = ProcessTree([Child(role, role_command(role)) for role in ROLES])
+    roles = ProcessTree([_role(role, warm) for role in ROLES])
     everything = ProcessTree([*redis.children, *roles.children])
     redis.start()
     try:
+        records = Records(settings.database_url)
+        migrate(records)
+        records.close()
+        if warm is not None:
+            # Its imports and networks take longest, and share little with the others.
+            roles.start(only="worker")
+            warm.preload()
+            gc.collect()
+            gc.freeze()  # what the roles share stays shared
         if not settings.redis.url:  # one that is not ours may come up later; studies are taken in
             wait_for_redis(settings.redis_url)
         roles.start()
@@ -48,6 +70,11 @@ def serve(settings: Settings, *, stop: threading.Event | None = None) -> int:
         roles.stop(within_s=_STOP_ROLES_WITHIN_S)
         redis.stop(within_s=_STOP_REDIS_WITHIN_S)
         remove_socket_folder(settings)
+
+
+def _role(role: str, warm: WarmRoles | None) -> Child:
+    target = None if warm is None else partial(warm.run, role)
+    return Child(role, role_command(role), target=target)
 
 
 def role_command(role: str) -> list[str]:

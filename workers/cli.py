@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,14 @@ models_app = typer.Typer(no_args_is_help=True, help="Model packages and whether 
 destinations_app = typer.Typer(no_args_is_help=True, help="The PACS that get results.")
 app.add_typer(models_app, name="models")
 app.add_typer(destinations_app, name="destinations")
+
+
+def preload() -> None:
+    """Import what the deliverer needs, before it is forked.
+
+    Not what the worker needs: onnxruntime starts a thread, which no fork would have.
+    """
+    import_module("workers.delivery_worker")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The process that runs models: one device, every network loaded and warm before the first job."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from service.core.clock import SystemClock
 from service.core.logs import get_logger
@@ -12,6 +13,7 @@ from service.records.heartbeats import beating
 from service.records.topics import Topic
 from workers import infer_job
 from workers.infer_job import InferContext
+from workers.inference.probe import probe_networks
 from workers.models import LoadedModel, choose_device, load_model
 from workers.warm_worker import work
 
@@ -43,9 +45,20 @@ def run(settings: Settings, device: str, stop: threading.Event) -> None:
 
 
 def load_models(settings: Settings, device: str) -> dict[str, LoadedModel]:
-    """Load and warm every enabled package."""
-    return {
-        package.name: load_model(package, device=device, threads=settings.jobs.threads)
+    """Load and warm every enabled package; they are probed side by side before."""
+    enabled = [
+        package
         for package in installed_packages(settings.models.dir)
         if settings.models.of(package.name).enabled
+    ]
+    with ThreadPoolExecutor() as pool:
+        probes = [
+            pool.submit(probe_networks, package.folder, package.manifest.networks)
+            for package in enabled
+        ]
+        for probe in probes:
+            probe.result()
+    return {
+        package.name: load_model(package, device=device, threads=settings.jobs.threads, probe=False)
+        for package in enabled
     }

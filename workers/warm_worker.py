@@ -49,6 +49,9 @@ class WarmWorker(SimpleWorker):
         self.perform_job(job, queue)
         self.set_state(WorkerStatus.IDLE)
 
+    def procline(self, message: str) -> None:
+        """Leave the process its name: the role's."""
+
     def _install_signal_handlers(self) -> None:
         """Leave signals to the process, whose handlers set the stop event."""
 

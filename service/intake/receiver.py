@@ -5,6 +5,7 @@ connection and none of those waiting is lost when a child dies. The parent start
 again; children end when their parent is gone.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,9 +15,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+from setproctitle import setproctitle
 
 from service.core.clock import SystemClock
 from service.core.errors import OutOfResources
@@ -40,6 +43,7 @@ ROLE: Final = "receiver"
 _BEAT_S: Final = 5.0
 _WATCH_S: Final = 0.25
 _RESTART_PAUSE_S: Final = 1.0
+_OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
 
 log: Final = get_logger()
 
@@ -124,15 +128,19 @@ def run(settings: Settings, stop: Stop, *, on_ready: Callable[[int], None] | Non
     _prepare(work)
     listening = bind(settings.dicom)
     port = int(listening.getsockname()[1])
-    threading.Thread(target=_sweep, args=(work,), daemon=True).start()
+
+    def ready() -> None:
+        threading.Thread(target=_sweep, args=(work,), daemon=True).start()
+        if on_ready:
+            on_ready(port)
+
     log.info("listening", host=settings.dicom.host, port=port, count=settings.dicom.processes)
     try:
         if settings.dicom.processes == 1:
-            if on_ready:
-                on_ready(port)
+            ready()
             _listen(work, listening, LocalPlaces(settings.dicom.max_associations), stop.is_set)
         else:
-            _supervise(work, listening, stop, lambda: on_ready and on_ready(port))
+            _supervise(work, listening, stop, ready)
     finally:
         listening.close()
 
@@ -232,16 +240,18 @@ def _beat(records: Records, stopping: threading.Event, started_at: datetime) -> 
 def _supervise(
     work: _Work, listening: socket.socket, stop: Stop, on_ready: Callable[[], object]
 ) -> None:
-    # A server process that has everything imported makes the children, so that a dead one is
-    # replaced at once.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # Whoever makes the children has everything imported, so that a dead one is replaced at once:
+    # this process while it has no other thread, else a server process of the kind.
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    context = multiprocessing.get_context("fork")
     count = work.dicom.processes
     shared = _Shared(context.RawValue("i", 0), context.RawArray("i", count))
 
-    def start(slot: int) -> ForkServerProcess:
+    def start(slot: int) -> BaseProcess:
         shared.taken[slot] = 0
-        child = context.Process(
+        is_alone = threading.active_count() == 1
+        maker = multiprocessing.get_context("fork" if is_alone else "forkserver")
+        child = maker.Process(
             target=_child, args=(work, listening, shared, slot), name=f"{ROLE}-{slot}"
         )
         child.start()
@@ -270,7 +280,10 @@ def _child(work: _Work, listening: socket.socket, shared: _Shared, slot: int) ->
     # Signals go to the parent, which lets everybody finish in order.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    setproctitle(f"overread listener {slot}")
     configure_logs(role=ROLE, form=work.log_form, level=work.log_level)
+    gc.freeze()  # imports stay: collections look only at what instances leave behind
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     parent = multiprocessing.parent_process()
 
     def should_stop() -> bool:

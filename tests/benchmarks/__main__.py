@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.benchmarks import receivers
 from tests.benchmarks.measure import Report
 
-NAMES = ("ingest",)
+NAMES = ("ingest", "start")
 
 
 def main() -> int:

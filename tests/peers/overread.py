@@ -132,7 +132,7 @@ class Overread:
 
     def processes(self, name: str) -> list[psutil.Process]:
         """Return the processes of a role (receiver, worker, ...) or of ``redis``."""
-        wanted = "redis-server" if name == "redis" else f"service.cli {name}"
+        wanted = "redis-server" if name == "redis" else f"overread {name}"
         try:
             children = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
