@@ -7,8 +7,8 @@ commonly read as unchanged, above 0.25 as a change that somebody should look at.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -88,7 +88,10 @@ class Scores:
 
 def review_rates(connection: Connection, since: datetime, until: datetime) -> list[ReviewRate]:
     """Return runs, findings and newest verdicts by model version and each of `By`."""
-    return [rate for by in By for rate in _rates(connection, by, _within(since, until))]
+    within = _within(since, until)
+    counted = [_Counts(tuple(row[:-3]), *row[-3:]) for row in connection.execute(_runs(within))]
+    judged = _verdicts(connection, within)
+    return [rate for place, by in enumerate(By) for rate in _folded(by, place + 2, counted, judged)]
 
 
 def drifts(now: Sequence[Scores], before: Sequence[Scores]) -> list[Drift]:
@@ -152,8 +155,38 @@ def _within(since: datetime, until: datetime) -> list[Any]:
     ]
 
 
-def _rates(connection: Connection, by: By, within: Sequence[Any]) -> list[ReviewRate]:
-    keys = (jobs.c.model_name, jobs.c.model_version, _value(by))
+@dataclass(frozen=True)
+class _Counts:
+    """Runs of one model version on one scanner, by one protocol, from one site."""
+
+    key: tuple[str | None, ...]
+    runs: int
+    positive_runs: int | None
+    findings: int | None
+
+
+def _folded(
+    by: By,
+    place: int,
+    counted: Sequence[_Counts],
+    judged: Mapping[tuple[str | None, ...], Mapping[str, int]],
+) -> Iterator[ReviewRate]:
+    """Yield rates by one part of the key, everything else summed."""
+    sums: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for one in counted:
+        model, version, value = (one.key[0] or "", one.key[1] or "", one.key[place] or "")
+        sums[model, version, value] += Counter(
+            runs=one.runs,
+            positive_runs=int(one.positive_runs or 0),
+            findings=int(one.findings or 0),
+            **judged.get(one.key, {}),
+        )
+    for (model, version, value), found in sorted(sums.items()):
+        numbers = {name: found[name] for name in _NUMBERS}
+        yield ReviewRate(model=model, version=version, by=by, value=value, **numbers)
+
+
+def _runs(within: Sequence[Any]) -> Select[Any]:
     shown = case((findings.c.qualifier == Qualifier.ABSENT, 0), else_=1)
     per_job = (
         select(
@@ -166,43 +199,25 @@ def _rates(connection: Connection, by: By, within: Sequence[Any]) -> list[Review
         .group_by(findings.c.job_id)
         .subquery()
     )
-    runs = (
-        _with_value(
-            select(*keys, func.count(), func.sum(per_job.c.found), func.sum(per_job.c.shown)), by
-        )
+    numbers = (func.count(), func.sum(per_job.c.found), func.sum(per_job.c.shown))
+    return (
+        _with_keys(select(*_KEYS, *numbers))
         .join(per_job, per_job.c.job_id == jobs.c.id, isouter=True)
         .where(*within)
-        .group_by(*keys)
+        .group_by(*_KEYS)
     )
-    verdicts = _verdicts(connection, by, keys, within)
-    return [
-        ReviewRate(
-            model=row[0],
-            version=row[1],
-            by=by,
-            value=row[2] or "",
-            runs=row[3],
-            positive_runs=int(row[4] or 0),
-            findings=int(row[5] or 0),
-            **{name: verdicts[tuple(row[:3])].get(name, 0) for name in _VERDICTS},
-        )
-        for row in connection.execute(runs.order_by(*keys))
-    ]
-
-
-_VERDICTS: Final = ("accepted", "rejected", "edited")
 
 
 def _verdicts(
-    connection: Connection, by: By, keys: Sequence[Any], within: Sequence[Any]
+    connection: Connection, within: Sequence[Any]
 ) -> Mapping[tuple[Any, ...], Mapping[str, int]]:
     newest = select(func.max(reviews.c.id)).group_by(reviews.c.finding_id)
     query = (
-        _with_value(select(*keys, reviews.c.verdict, func.count()), by)
+        _with_keys(select(*_KEYS, reviews.c.verdict, func.count()))
         .join(findings, findings.c.job_id == jobs.c.id)
         .join(reviews, and_(reviews.c.finding_id == findings.c.id, reviews.c.id.in_(newest)))
         .where(*within)
-        .group_by(*keys, reviews.c.verdict)
+        .group_by(*_KEYS, reviews.c.verdict)
     )
     gathered: defaultdict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
     for *key, verdict, number in connection.execute(query):
@@ -210,24 +225,32 @@ def _verdicts(
     return gathered
 
 
-def _value(by: By) -> Any:
-    if by is By.SITE:
-        return studies.c.source_ae_title
-    header = instances.c.header
-    if by is By.PROTOCOL:
-        return header["protocol_name"].as_string()
-    made_by = header["manufacturer"].as_string()
-    return func.trim(made_by + literal(" ") + header["manufacturer_model_name"].as_string())
+_NUMBERS: Final = ("runs", "positive_runs", "findings", "accepted", "rejected", "edited")
+_HEADER: Final[Any] = instances.c.header
+# In the order of `By`, behind the model and its version.
+_KEYS: Final = (
+    jobs.c.model_name,
+    jobs.c.model_version,
+    func.trim(
+        _HEADER["manufacturer"].as_string()
+        + literal(" ")
+        + _HEADER["manufacturer_model_name"].as_string()
+    ),
+    _HEADER["protocol_name"].as_string(),
+    studies.c.source_ae_title,
+)
 
 
-def _with_value(query: Select[Any], by: By) -> Select[Any]:
-    """Join what the value comes from; one image stands for the series of a run."""
-    if by is By.SITE:
-        return query.select_from(jobs).join(studies, studies.c.id == jobs.c.study_id)
+def _with_keys(query: Select[Any]) -> Select[Any]:
+    """Join what the keys come from; one image stands for the series of a run."""
     image = (
         select(func.min(instances.c.id))
         .where(instances.c.series_id == jobs.c.series_id)
         .correlate(jobs)
         .scalar_subquery()
     )
-    return query.select_from(jobs).join(instances, instances.c.id == image, isouter=True)
+    return (
+        query.select_from(jobs)
+        .join(studies, studies.c.id == jobs.c.study_id)
+        .join(instances, instances.c.id == image, isouter=True)
+    )
