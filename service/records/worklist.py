@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from service.core.findings import Qualifier
 from service.core.states import JobState, Priority, ReadingState, StudyState
-from service.records import marks
+from service.records import marks, search
 from service.records.marks import Marks, Reading
 from service.records.paging import Order
 from service.records.tables import (
@@ -159,7 +159,7 @@ def page(connection: Connection, query: WorklistQuery) -> WorklistPage:
         ``CURSOR`` when the cursor is not one of this sort.
     """
     order = ORDERS[query.sort]
-    wanted = select(*_COLUMNS).where(*_conditions(query))
+    wanted = select(*_COLUMNS).where(*_conditions(connection, query))
     rows = connection.execute(order.page(wanted, limit=query.limit, cursor=query.cursor)).all()
     shown = rows[: query.limit]
     following = None
@@ -280,8 +280,10 @@ def _jobs_and_refusals() -> Any:
 _TASKS: Final = _jobs_and_refusals()
 
 
-def _conditions(query: WorklistQuery) -> Iterator[Any]:
+def _conditions(connection: Connection, query: WorklistQuery) -> Iterator[Any]:
     yield from _text_conditions(query)
+    for word in (query.q or "").split():
+        yield search.contains(connection, word)
     if query.modality:
         listed = "," + _STUDY.modalities + ","
         yield or_(*(listed.contains(f",{name},", autoescape=True) for name in query.modality))
@@ -328,15 +330,6 @@ def _text_conditions(query: WorklistQuery) -> Iterator[Any]:
     ):
         if text is not None:
             yield _matches(column, text)
-    searched = (
-        _STUDY.patient_name,
-        _STUDY.patient_id,
-        _STUDY.accession_number,
-        _STUDY.study_description,
-        _STUDY.study_instance_uid,
-    )
-    for word in (query.q or "").split():
-        yield or_(*(column.icontains(word, autoescape=True) for column in searched))
     for word in (query.patient_name or "").replace("^", " ").split():
         yield _STUDY.patient_name.icontains(word, autoescape=True)
 

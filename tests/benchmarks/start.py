@@ -1,4 +1,4 @@
-"""Start: from `overread serve` to `/readyz`, from nothing and with a data directory that is there."""
+"""Start: from `overread serve` to `/readyz`, from nothing and on data that are there."""
 
 import os
 import subprocess
