@@ -9,6 +9,8 @@ import pytest
 
 from tests.builders.http import Site, site
 
+pytestmark = pytest.mark.faults(number=37)
+
 KEY = "correct-horse-battery-staple"
 OPEN = {"/healthz", "/readyz"}
 UNDESCRIBED = ["/", "/studies/1.2.3", "/models", "/models/x", "/static/overread.css"]

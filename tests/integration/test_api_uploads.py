@@ -12,6 +12,8 @@ from tests.builders.dicom import ct_series, part10
 from tests.builders.http import Site, site
 from tests.builders.studies import ball_package, chest_study
 
+pytestmark = pytest.mark.faults(number=37)
+
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:

@@ -13,6 +13,8 @@ from service.api.access import JSON_LIMIT_BYTES, Gate
 from service.api.throttle import WRONG_LIMIT, Throttle
 from service.core.settings import HttpSettings
 
+pytestmark = pytest.mark.faults(number=37)
+
 KEY = "correct-horse-battery-staple"
 MARK = "a patient's name"
 
