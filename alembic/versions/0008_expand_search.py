@@ -19,7 +19,8 @@ _NEW = ", ".join(f"new.{name}" for name in _COLUMNS)
 _OLD = ", ".join(f"old.{name}" for name in _COLUMNS)
 _ADD = f"INSERT INTO studies_search(rowid, {_LIST}) VALUES (new.id, {_NEW});"  # noqa: S608
 _TAKE = (  # names of columns, nothing received
-    f"INSERT INTO studies_search(studies_search, rowid, {_LIST}) VALUES ('delete', old.id, {_OLD});"
+    f"INSERT INTO studies_search(studies_search, rowid, {_LIST}) "  # noqa: S608
+    f"VALUES ('delete', old.id, {_OLD});"
 )
 _TRIGGERS = {
     "studies_search_insert": f"AFTER INSERT ON studies BEGIN {_ADD} END",
