@@ -44,7 +44,8 @@ def test_ohif_draws_the_segmentation(browser: Browser, ohif_dist: Path, tmp_path
             SCRIPTS / "ohif_overlay.mjs",
             limit_s=3 * WAIT_S,
             wait_s=WAIT_S,
-            url=f"{url}/viewer/viewer?StudyInstanceUIDs={image.StudyInstanceUID}",
+            url=url,
+            uid=str(image.StudyInstanceUID),
             picture=picture(tmp_path, "ohif.png"),
         )
     assert len(seen["segments"]) == 2

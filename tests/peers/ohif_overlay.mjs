@@ -1,10 +1,13 @@
-// Opens a study in OHIF, touches nothing, and reports what its segmentation draws on the images.
+// Opens a study in OHIF by one click on the worklist, touches nothing else, and reports what its
+// segmentation draws on the images.
 import { withPage } from './browser.mjs';
 
-await withPage(async (page, { url, picture, wait_s: wait }, seen) => {
+await withPage(async (page, { url, uid, picture, wait_s: wait }, seen) => {
   const timeout = wait * 1000;
   await page.addInitScript(() => localStorage.setItem('shownTours', '["basicViewerTour"]'));
   await page.goto(url, { waitUntil: 'domcontentloaded', timeout });
+  await page.click(`tr[data-uid="${uid}"] a.view`);
+  await page.waitForURL(/\/viewer\/viewer/, { waitUntil: 'domcontentloaded', timeout });
   await page.waitForFunction(() => {
     const engines = window.cornerstone?.getRenderingEngines?.() ?? [];
     const sets = window.services?.displaySetService?.activeDisplaySets ?? [];
