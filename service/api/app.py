@@ -12,6 +12,7 @@ from service.api import (
     desk,
     docs,
     events,
+    exports,
     findings,
     health,
     jobs,
@@ -41,6 +42,7 @@ _ROOMS: Final = (
     worklist,
     studies,
     findings,
+    exports,
     jobs,
     deliveries,
     desk,
@@ -84,7 +86,7 @@ def create_app(
     app.state.trail = AuditTrail(
         records, context.clock, "api", same_again_s=settings.audit.same_again_s
     )
-    control = access_control(context, app.state.trail)
+    control = app.state.access = access_control(context, app.state.trail)
     for router in (
         *(room.router(context) for room in _ROOMS),
         keys.router(context, control.identities),

@@ -74,7 +74,7 @@ class Doors:
         following = local_address(form.get("next", "/"))
         address, offered = _address(request), Offered(form.get("key", "").strip())
         guessable = self._identities.is_guessable(offered)
-        if guessable and not self._throttle.admits(offered.value, address):
+        if guessable and self._throttle.holds_off(address):
             return self._refused(request, "HELD_OFF", 429, following)
         try:
             known = self._identities.found(offered)

@@ -31,16 +31,24 @@ class Throttle:
         From an address that guesses, only the keys that were right there before are: an honest
         program beside a guesser goes on, and the guesser learns nothing.
         """
-        if not _are_many(self._recent(address)):
+        if not self.holds_off(address):
             return True
         welcome_at = self._welcome.get((address, _digest(offered)))
         return welcome_at is not None and time.monotonic() - welcome_at < _WELCOME_FOR_S
+
+    def holds_off(self, address: str) -> bool:
+        """Return whether an address has offered too many wrong keys lately."""
+        return _are_many(self._recent(address))
 
     def welcome(self, offered: str, address: str) -> None:
         """Remember that a key was right."""
         if len(self._welcome) >= _PLACES_LIMIT:
             self._welcome.clear()
         self._welcome[address, _digest(offered)] = time.monotonic()
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        self._wrong.clear()
 
     def _recent(self, address: str) -> list[tuple[float, bytes]]:
         since = time.monotonic() - WINDOW_S
