@@ -288,8 +288,8 @@ def _result_context(
     The station is the AE title: the same on every worker that may repeat a job.
     """
     station = context.settings.dicom.ae_title
-    title = held.model_name if model is None else model.package.manifest.package.title
-    return context_of(held, title, header, document=owner or held.job_id, station=station)
+    described = None if model is None else model.package.manifest.package
+    return context_of(held, described, header, document=owner or held.job_id, station=station)
 
 
 def _model_of(context: InferContext, held: Claim) -> LoadedModel:

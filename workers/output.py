@@ -10,6 +10,7 @@ from service.core.elements import Encoding, walk
 from service.core.errors import InvalidResult, OverreadError
 from service.core.findings import Analysis
 from service.core.headers import InstanceHeader, SourceFrame
+from service.core.manifest_input import Package
 from service.core.part10 import header_only, read_file_meta
 from service.core.profiles import Profile
 from service.core.received import read_instance
@@ -200,9 +201,13 @@ def display_of(image: Volume | Radiograph) -> Display | None:
 
 
 def context_of(
-    held: Claim, title: str, header: bytes, *, document: str, station: str
+    held: Claim, described: Package | None, header: bytes, *, document: str, station: str
 ) -> ResultContext:
-    """Return what a job's results say beyond the findings; `document` is the job they belong to."""
+    """Return what a job's results say beyond the findings.
+
+    `described` is the model's own account, where it is installed; `document` the job that the
+    results belong to.
+    """
     return ResultContext(
         job_id=document,
         source_header=header,
@@ -211,7 +216,9 @@ def context_of(
             name=held.model_name,
             version=held.model_version,
             sha256=held.model_sha256,
-            title=title,
+            title=described.title if described else held.model_name,
+            intended_use=described.intended_use if described else "",
+            limitations=described.limitations if described else "",
             parameters={
                 key: str(value)
                 for key, value in sorted(held.parameters.items())
