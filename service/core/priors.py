@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
 
+from service.core.findings import Change, Prior
+
 # Identifiers that stand for "we do not know": never asked for, never matched.
 _PLACEHOLDERS: Final = frozenset(
     {"0", "UNKNOWN", "UNK", "ANONYMOUS", "ANON", "ANONYMIZED", "NONE", "NA", "N/A", "NULL", "TEST"}
@@ -123,6 +125,36 @@ def regions_of(words: Iterable[str]) -> frozenset[str]:
     return frozenset(
         region for region, names in _REGIONS.items() if any(name in text for name in names)
     )
+
+
+def change_in_words(prior: Prior) -> str:
+    """Return what became of a lesion since the earlier study, as people read it.
+
+    >>> day = {"study_instance_uid": "1.2", "study_date": "20260102", "interval_days": 92}
+    >>> change_in_words(Prior(change="growing", diameter_change_mm=4.14, growth_percent=90, **day))
+    'grown 4.1 mm in 92 days, volume +90 %'
+    >>> change_in_words(Prior(change="new", **day))
+    'new since 2026-01-02'
+    """
+    when = f"in {prior.interval_days} days" if prior.interval_days is not None else "since then"
+    volume = f", volume {prior.growth_percent:+.0f} %" if prior.growth_percent is not None else ""
+    doubling = (
+        f", doubling in {prior.doubling_time_days:.0f} days" if prior.doubling_time_days else ""
+    )
+    size_mm = abs(prior.diameter_change_mm or 0.0)
+    words = {
+        Change.NEW: f"new since {_iso(prior.study_date)}",
+        Change.GROWING: f"grown {size_mm:.1f} mm {when}{volume}{doubling}",
+        Change.SHRINKING: f"shrunk {size_mm:.1f} mm {when}{volume}",
+        Change.STABLE: f"stable since {_iso(prior.study_date)}{volume}",
+        Change.RESOLVED: f"resolved since {_iso(prior.study_date)}",
+        Change.UNCONFIRMED: f"looks as on {_iso(prior.study_date)}, but was found on one scan only",
+    }
+    return words[prior.change]
+
+
+def _iso(day: str) -> str:
+    return f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else "the earlier study"
 
 
 def _may_show_the_same(one: StudySummary, other: StudySummary) -> bool:

@@ -204,6 +204,12 @@ def fetched_for(connection: Connection, study_instance_uid: str) -> str | None:
     return found
 
 
+def is_fetched(connection: Connection, study_id: int) -> bool:
+    """Return whether a study came only because another one is compared with it."""
+    query = select(studies.c.study_instance_uid).where(studies.c.id == study_id)
+    return fetched_for(connection, connection.execute(query).scalar_one()) is not None
+
+
 def _comparisons() -> Any:
     return select(comparisons, studies.c.study_instance_uid).join_from(comparisons, studies)
 

@@ -53,6 +53,10 @@ class JobItem:
     due_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    comparison: Annotated[
+        Mapping[str, Any] | None,
+        Field(description="With which earlier study the run was compared, or why with none"),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,7 @@ def _job_item(row: Row[Any]) -> JobItem:
         current=row.current,
         shadow=row.shadow,
         report_of=row.report_of,
+        comparison=row.comparison,
         created_at=row.created_at,
         due_at=row.due_at,
         started_at=row.started_at,

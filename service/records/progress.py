@@ -8,14 +8,18 @@ from datetime import datetime
 
 from sqlalchemy import Connection, select, update
 
-from service.core.findings import Finding, Qualifier
+from service.core.findings import Change, Finding, Qualifier
+from service.core.priors import change_in_words
 from service.core.states import JobState, StudyState
-from service.records import events
+from service.records import comparisons, events
 from service.records.events import EventKind
 from service.records.tables import findings, jobs, studies
 
 # Above 30 mm a lung lesion is a mass (Fleischner Society's glossary).
 _FULL_SIZE_MM = 30.0
+# A change takes this part of what is missing to the full urgency; its absence leaves this part.
+_RAISED, _RAISE = frozenset({Change.NEW, Change.GROWING}), 0.4
+_CALM, _LOWERED = frozenset({Change.STABLE, Change.SHRINKING}), 0.6
 
 
 def refresh(connection: Connection, study_id: int, *, at: datetime) -> StudyState:
@@ -73,6 +77,8 @@ def _urgency(connection: Connection, study_id: int) -> tuple[float, str]:
     present = [Finding.model_validate(content) for content in connection.execute(query).scalars()]
     if not present:
         return 0.0, ""
+    if comparisons.is_fetched(connection, study_id):
+        return 0.0, "an earlier study, fetched for comparison"
     most_urgent = max(present, key=urgency_of)
     return urgency_of(most_urgent), in_words(most_urgent)
 
@@ -82,15 +88,21 @@ def urgency_of(finding: Finding) -> float:
 
     A lesion whose long axis is below 30 mm counts for less, down to half for the smallest, so that
     a certain speck does not come before a probable mass. Findings without a size count in full.
+    What is new or has grown since an earlier study comes before what has not changed.
     """
     size_mm = finding.measured("long_axis")
-    if size_mm is None:
-        return finding.probability
-    return finding.probability * (0.5 + 0.5 * min(1.0, size_mm / _FULL_SIZE_MM))
+    urgency = finding.probability
+    if size_mm is not None:
+        urgency *= 0.5 + 0.5 * min(1.0, size_mm / _FULL_SIZE_MM)
+    change = finding.prior.change if finding.prior else None
+    if change in _RAISED:
+        return urgency + (1 - urgency) * _RAISE
+    return urgency * _LOWERED if change in _CALM else urgency
 
 
 def in_words(finding: Finding) -> str:
-    """Return a finding as the worklist shows it: name, size where measured, probability."""
+    """Return a finding as the worklist shows it: name, size where measured, probability, change."""
     size = finding.measured("long_axis")
     text = finding.label.meaning if size is None else f"{finding.label.meaning} {size:.0f} mm"
-    return f"{text}, p {finding.probability:.2f}"
+    compared = f", {change_in_words(finding.prior)}" if finding.prior else ""
+    return f"{text}, p {finding.probability:.2f}{compared}"

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from service.core.findings import Finding
+from service.core.priors import change_in_words
 from service.core.states import DeliveryState, JobState, ReadingState, StudyState
 from service.records.worklist import TaskStatus
 
@@ -226,3 +227,19 @@ def bytes_words(size_bytes: int) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def prior_words(finding: Finding) -> str:
+    """Return what became of a finding since an earlier study; empty where none was compared."""
+    return change_in_words(finding.prior) if finding.prior else ""
+
+
+def comparison_words(comparison: Mapping[str, Any]) -> str:
+    """Return with which earlier study a run was compared, or why with none."""
+    if comparison["state"] == "no_prior":
+        return "no earlier study to compare with"
+    day = comparison["study_date"]
+    when = f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else "an unknown day"
+    if comparison["state"] == "compared":
+        return f"compared with the study of {when}"
+    return f"not compared with the study of {when}, because {comparison['message']}"

@@ -10,8 +10,9 @@ from service.core import codes
 from service.core.findings import Code
 
 # Correct where they are used, and absent from pydicom's dictionary: an RFC 5646 language tag, and
-# the container of PS3.16 TID 1500 row 12.
-OUTSIDE = {("RFC5646", "en-US"), ("UMLS", "C0034375")}
+# the container of PS3.16 TID 1500 row 12;
+# the time point of TID 1502.
+OUTSIDE = {("RFC5646", "en-US"), ("UMLS", "C0034375"), ("UMLS", "C2348792")}
 
 
 def used() -> list[Code]:

@@ -72,8 +72,8 @@ def compared(
     )
     teller = _Teller(earlier, registration, days_between(earlier.study_date, study_date))
     told = teller.of_all(matching)
-    findings = _relabelled(analysis.findings, told)
     gone = teller.gone(matching, dict(zip((f.id for f in before), places, strict=True)))
+    findings = _relabelled(analysis.findings, told, {f.tracking_id for f in gone})
     added = [
         finding.model_copy(update={"id": identify(len(findings) + number)[0]})
         for number, finding in enumerate(gone)
@@ -175,10 +175,14 @@ class _Teller:
             interval_days=self._days,
             finding_id=earlier.id if earlier else None,
             tracking_uid=earlier.tracking_uid if earlier else None,
-            diameter_mm=diameter_mm(earlier) if earlier else None,
-            volume_mm3=earlier.measured("volume") if earlier else None,
+            diameter_mm=_rounded(diameter_mm(earlier)) if earlier else None,
+            volume_mm3=_rounded(earlier.measured("volume")) if earlier else None,
             report=self._earlier.report,
         )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def _counts(finding: Finding) -> bool:
@@ -210,13 +214,15 @@ def _radius_mm(finding: Finding) -> float:
     return size / 2 if size else _UNKNOWN_RADIUS_MM
 
 
-def _relabelled(findings: Sequence[Finding], told: dict[str, Finding]) -> list[Finding]:
+def _relabelled(
+    findings: Sequence[Finding], told: dict[str, Finding], taken: set[str]
+) -> list[Finding]:
     """Return the findings as told; no two bear one tracking identifier.
 
     An identifier such as ``nodule 2`` may have come from the earlier study for one lesion and be
     the number of another one here; that one takes the next number that is free.
     """
-    kept = {f.tracking_id for f in told.values() if f.prior and f.prior.finding_id}
+    kept = taken | {f.tracking_id for f in told.values() if f.prior and f.prior.finding_id}
     result = []
     for finding in findings:
         known = told.get(finding.id, finding)

@@ -24,7 +24,7 @@ from workers.volume.series import Volume
 _POINTS: Final = 20_000
 _LUNG_HU: Final = (-1000.0, 150.0)
 _BODY_HU: Final = (-200.0, 250.0)
-_LEAST_LUNG_ML: Final = 800.0
+_LEAST_LUNG_ML: Final = 300.0
 _MARGIN_MM: Final = 10.0
 _SEARCH_MM: Final = (-90.0, -60.0, -30.0, 0.0, 30.0, 60.0, 90.0)
 

@@ -25,9 +25,11 @@ from service.core.findings import (
     RegionShape,
 )
 from service.core.headers import SourceFrame
+from service.core.priors import change_in_words
 from workers.results import content
 from workers.results.content import Relation
 from workers.results.context import ResultContext, WrittenResult
+from workers.results.longitudinal import change_of, time_point
 from workers.results.numbers import axis_of, notes_on, number_of, percent, unit_of
 
 # OHIF 3.12 and 3.13 draw axes only under this tracking identifier.
@@ -55,6 +57,9 @@ def evaluation(finding: Finding, *, remark: str = "") -> bytes:
             Relation.HAS_PROPERTIES, codes.TRACKING_UNIQUE_IDENTIFIER, finding.tracking_uid
         ),
     ]
+    if finding.prior:
+        told = f"{finding.tracking_id} {change_in_words(finding.prior)}"
+        properties.append(content.text(Relation.HAS_PROPERTIES, codes.COMMENT, told))
     if remark:
         properties.append(content.text(Relation.HAS_PROPERTIES, codes.COMMENT, remark))
     presence = codes.PRESENCE[finding.qualifier]
@@ -158,9 +163,11 @@ class FindingGroups:
             items.append(percent(codes.PROBABILITY_OF_CANCER, finding.malignancy_probability))
         presence = codes.PRESENCE[finding.qualifier]
         items.append(content.code(Relation.CONTAINS, codes.PRESENCE_OF_PROPERTY, presence))
+        items += change_of(finding)
         segment = self._segment(finding)
         template = "1411" if segment else "1501"
         head = self._head(finding, (_OHIF_AXES if axes else "") + finding.tracking_id)
+        head += time_point(finding)
         tail = segment or self._source(finding)
         notes = notes_on(finding)
         if finding.id in self._remarks:

@@ -37,6 +37,7 @@ from workers.results.groups import (
     is_placed,
     shown_frames,
 )
+from workers.results.longitudinal import earlier_reports
 from workers.results.observer import language_and_observer, person_name
 from workers.results.source import SourceStudy
 
@@ -97,7 +98,8 @@ def write_sr(
     references = [reference_of(instance) for instance in instances]
     if segmentation is not None:
         references.append(segmentation.reference)
-    return _document(context, source, children, references)
+    earlier = earlier_reports(analysis.findings)
+    return _document(context, source, children, references, earlier=earlier)
 
 
 def write_not_analysed(
@@ -212,6 +214,8 @@ def _document(
     source: SourceStudy,
     children: Sequence[bytes],
     references: Sequence[InstanceReference],
+    *,
+    earlier: Sequence[InstanceReference] = (),
 ) -> WrittenResult:
     """Return the document around its content (PS3.3 A.35.13, C.17)."""
     identity = written(context, source, ResultRole.SR, context.sr_class)
@@ -229,6 +233,8 @@ def _document(
     }
     if source.requests:
         elements["ReferencedRequestSequence"] = list(source.requests)
+    if earlier:
+        elements["PertinentOtherEvidenceSequence"] = evidence(earlier)
     if context.predecessors:
         elements["PredecessorDocumentsSequence"] = evidence(context.predecessors)
     return replace(identity, content=part10(elements))
