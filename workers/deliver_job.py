@@ -4,11 +4,13 @@ Where a destination commits to storage it is asked to, once the result is delive
 it takes is remembered; for one that it refuses another form goes out, by `service.core.profiles`.
 """
 
+import hashlib
 import threading
 from collections import defaultdict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 from service.core.clock import Clock
 from service.core.errors import (
@@ -19,6 +21,7 @@ from service.core.errors import (
     OverreadError,
 )
 from service.core.logs import get_logger
+from service.core.part10 import read_file_meta
 from service.core.profiles import adapted
 from service.core.settings import Destination, Settings
 from service.records import audit, deliveries, destinations, report_content, reports
@@ -163,6 +166,7 @@ def _send(context: DeliveryContext, held: DeliveryClaim) -> None:
     file = context.archive.path_of(held.path)
     if not file.is_file():
         raise NotFound("FILE_MISSING", "the result's file is not in the archive")
+    _require_unchanged(file, held.sha256)
     if destination.stow_url is not None:
         stow.send(destination, file=file, sop_instance_uid=held.sop_instance_uid)
         return
@@ -173,6 +177,15 @@ def _send(context: DeliveryContext, held: DeliveryClaim) -> None:
         sop_class_uid=held.sop_class_uid,
         transfer_syntax_uid=held.transfer_syntax_uid,
     )
+
+
+def _require_unchanged(file: Path, sha256: str) -> None:
+    """Refuse to send other bytes than were written; the digest covers the data set."""
+    content = file.read_bytes()
+    meta = read_file_meta(content)
+    begins = 0 if meta is None else meta.length
+    if hashlib.sha256(memoryview(content)[begins:]).hexdigest() != sha256:
+        raise ContractViolation("DIGEST", "the result's file was changed in the archive")
 
 
 def _export(context: DeliveryContext, held: DeliveryClaim) -> AuditEntry:

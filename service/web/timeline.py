@@ -90,6 +90,9 @@ def _deliveries(results: Sequence[ResultItem]) -> Iterator[Step]:
             if delivery.delivered_at is not None:
                 took = delivery.delivered_at - delivery.created_at
                 yield Step(delivery.delivered_at, title, "acknowledged", took)
+                if delivery.committed_at is not None:
+                    kept = "the destination committed to keep it"
+                    yield Step(delivery.committed_at, title, kept)
                 continue
             bad = delivery.state == DeliveryState.PARKED
             words = delivery.message or reason_words(delivery.reason)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from service.core.part10 import read_file_meta
 from service.core.settings import Destination, DicomSettings, Settings
 from service.core.states import Priority
 from service.records import deliveries
@@ -72,8 +73,13 @@ class Outgoing:
         """Write a result with a delivery to each destination; return the deliveries' ids."""
         dataset = ct_series(slices=1, name=name, study=name)[0]
         content = part10(dataset)
+        meta = read_file_meta(content)
+        assert meta is not None
+        begins = meta.length
         uids = {"study_instance_uid": dataset.StudyInstanceUID}
-        file = self.archive.store(b"", content, sop_instance_uid=dataset.SOPInstanceUID, **uids)
+        file = self.archive.store(
+            content[:begins], content[begins:], sop_instance_uid=dataset.SOPInstanceUID, **uids
+        )
         with self.records.writing() as connection:
             study_id = rows.add_study(connection, **uids)
             job_id = rows.add_job(connection, study_id, rows.add_series(connection, study_id))

@@ -317,3 +317,16 @@ def test_orthanc_commits_to_what_it_stored_and_denies_what_it_lost(
         wait_for(lambda: out.row(delivery).commitment == "COMMITTED", limit_s=60)
         assert len(orthanc.instances()) == 1
         seen("Orthanc committed, denied what it had lost, got it again")
+
+
+@pytest.mark.faults(number=23)
+def test_a_result_whose_file_was_changed_is_not_sent(office, pacs):
+    out = office(pacs_named("pacs", pacs))
+    (delivery,) = out.add_result()
+    (file,) = out.archive.root.rglob("*.dcm")
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(bytes(content))
+    out.step()
+    assert (out.row(delivery).state, out.row(delivery).reason) == ("PARKED", "DIGEST")
+    assert pacs.received == ()

@@ -3,7 +3,14 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from service.core.states import DeliveryState, JobState, Priority, ResultState, StudyState
+from service.core.states import (
+    CommitmentState,
+    DeliveryState,
+    JobState,
+    Priority,
+    ResultState,
+    StudyState,
+)
 from service.records.listings import JobItem, ModelReference
 from service.records.study_view import DeliveryStatus, ResultItem, StudyDetail
 from service.web.timeline import steps
@@ -36,6 +43,7 @@ JOB = JobItem(
     due_at=NOW + seconds(24),
     started_at=NOW + seconds(26),
     ended_at=NOW + seconds(47),
+    report_of=None,
 )
 DELIVERY = DeliveryStatus(
     id=1,
@@ -47,6 +55,8 @@ DELIVERY = DeliveryStatus(
     created_at=NOW + seconds(47),
     due_at=NOW + seconds(47),
     delivered_at=NOW + seconds(48.5),
+    commitment=CommitmentState.NONE,
+    committed_at=None,
 )
 
 
@@ -78,6 +88,9 @@ def study(*jobs: JobItem, **fields: object) -> StudyDetail:
         series=[],
         eligibility=[],
         jobs=list(jobs),
+        body_parts=[],
+        labels=[],
+        reading=None,
     )
     return replace(base, **fields)  # type: ignore[arg-type]
 
@@ -97,6 +110,11 @@ def result(*deliveries: DeliveryStatus, current: bool = True) -> ResultItem:
         task="nodules",
         model="m",
         version="1.0.0",
+        form="",
+        reviewed=False,
+        shadow=False,
+        superseded_at=None,
+        superseded_by=None,
         current=current,
         deliveries=list(deliveries),
     )
