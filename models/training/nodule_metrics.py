@@ -216,11 +216,25 @@ def calibration_of(scans: Sequence[MeasuredScan], weights: Weights) -> dict[str,
         "candidates": int(kept.sum()),
         "floor": FLOOR,
         "ece": round(expected_calibration_error(probability[kept], labels[kept]), 4),
+        "ece_if_calibrated": _chance(probability[kept]),
         "ece_of_all_candidates": round(expected_calibration_error(probability, labels), 4),
         "reliability": [
             [b.cases, round(b.mean_probability, 4), round(b.positive_rate, 4)] for b in bins
         ],
     }
+
+
+def _chance(probability: np.ndarray) -> list[float]:
+    """Return what error probabilities would show if they were true: mean, and 95 % interval.
+
+    Few cases in 15 bins leave an error by chance alone, below which no fit can be told from another.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [
+        expected_calibration_error(probability, rng.random(len(probability)) < probability)
+        for _ in range(1000)
+    ]
+    return [round(float(v), 4) for v in (np.mean(drawn), *np.percentile(drawn, [2.5, 97.5]))]
 
 
 def crops_of(scans: Sequence[MeasuredScan]) -> dict[str, object]:

@@ -7,6 +7,7 @@ set is, who made it and under which licence stands in the card of each package t
 import csv
 import io
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,14 @@ def brain_slices(folder: Path) -> RealSet:
     block = np.cumsum(np.diff([int(row["id"]) for row in rows], prepend=0) > 3)
     images = np.stack([_percentiles(image) for image in images])
     return RealSet(images, masks / max(1e-6, float(masks.max())), _fifth(block))
+
+
+READERS: Mapping[str, Callable[[Path], RealSet]] = {
+    "luna16_candidates": luna16_candidates,
+    "pneumonia": pneumonia,
+    "nodule_outlines": nodule_outlines,
+    "brain_slices": brain_slices,
+}
 
 
 def _fifth(groups: NDArray[np.generic]) -> NDArray[np.bool_]:

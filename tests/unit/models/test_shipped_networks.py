@@ -25,9 +25,39 @@ def card(folder: Path) -> str:
     return (folder / "card.md").read_text()
 
 
-@pytest.mark.parametrize("folder", [CHEST, LESION], ids=lambda folder: folder.name)
-def test_network_is_at_most_fifteen_megabytes(folder):
-    assert (folder / "model.onnx").stat().st_size <= 15_000_000
+PACKAGES = sorted(file.parent for file in MODELS.glob("*/manifest.toml"))
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_each_network_is_at_most_fifteen_megabytes_and_all_are_sixty(folder):
+    assert all(file.stat().st_size <= 15_000_000 for file in folder.glob("*.onnx"))
+    assert sum(file.stat().st_size for file in MODELS.glob("*/*.onnx")) <= 60_000_000
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda folder: folder.name)
+def test_each_package_says_what_it_is_what_changed_and_what_was_measured(folder):
+    stated = manifest(folder)
+    assert "for clinical use" in card(folder)
+    assert stated["package"]["version"] in (folder / "changes.md").read_text()
+    assert metrics(folder)
+    assert stated["golden"]
+    guarded = stated["guard"]
+    assert guarded["rules"]
+
+
+def test_child_pneumonia_states_the_measured_figures():
+    folder = MODELS / "child_pneumonia"
+    stated, measured = manifest(folder), metrics(folder)
+    own = {name: stated["calibration"][name] for name in ("temperature", "bias")}
+    assert own == measured["calibration"]
+    assert stated["calibration"]["ece"] == measured["ece"]
+    assert f"AUROC | {measured['auroc']:.3f} (" in card(folder)
+
+
+def test_child_pneumonia_is_for_series_that_say_they_show_a_child():
+    part = manifest(MODELS / "child_pneumonia")["applicability"]["body_part"]
+    assert part["required"]
+    assert "CHEST" not in part["words"]
 
 
 def test_chest_classes_are_the_findings_in_the_networks_order():
