@@ -57,6 +57,7 @@ class InstanceHeader(BaseModel):
     image_type: tuple[str, ...] = ()
     convolution_kernel: tuple[str, ...] = ()
     contrast_agent: str = ""
+    patient_age_years: float | None = None
     manufacturer: str = ""
     manufacturer_model_name: str = ""
     software_versions: str = ""

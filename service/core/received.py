@@ -80,6 +80,7 @@ _NUMBERS: Final = {
     "spacing_between_slices_mm": 0x00180088,
     "gantry_tilt_degrees": 0x00181120,
 }
+_A_YEAR: Final = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 _STUDY_TEXTS: Final = {
     "patient_id": 0x00100020,
     "issuer_of_patient_id": 0x00100021,
@@ -156,11 +157,20 @@ def _texts(values: Values) -> dict[str, Any]:
         **{name: values.text(tag)[:MAX_TEXT] for name, tag in _TEXTS.items()},
         "frame_of_reference_uid": values.text(0x00200052)[:64] or None,
         "laterality": values.text(0x00200062)[:16] or values.text(0x00200060)[:16],
+        "patient_age_years": _age_years(values.text(0x00101010)),
         "image_type": values.texts(0x00080008),
         "patient_orientation": values.texts(0x00200020),
         "convolution_kernel": values.texts(0x00181210),
         "software_versions": "\\".join(values.texts(0x00181020)),
     }
+
+
+def _age_years(text: str) -> float | None:
+    """Return an age string (AS, PS3.5 table 6.2-1: ``045Y``, ``018M``) in years."""
+    number, unit = text[:3], text[3:4]
+    if not (number.isascii() and number.isdigit()) or unit not in _A_YEAR:
+        return None
+    return int(number) / _A_YEAR[unit]
 
 
 def _pixel_module(values: Values) -> dict[str, Any]:

@@ -205,6 +205,12 @@ def _contrast(facts: SeriesFacts, rules: Applicability) -> None:
         raise UnsuitableSeries("CONTRAST", "a contrast agent is recorded; none is allowed")
 
 
+def _age(facts: SeriesFacts, rules: Applicability) -> None:
+    age = facts.first.patient_age_years
+    if age is not None:
+        _within("PATIENT_AGE", "patient's age", rules.patient_age_years, age, " years")
+
+
 def _matrix(facts: SeriesFacts, rules: Applicability) -> None:
     sizes = Counter((header.rows, header.columns) for header in facts.images)
     if len(sizes) > 1 and facts.first.modality not in PROJECTION_MODALITIES:
@@ -224,6 +230,7 @@ _RULES: tuple[Callable[[SeriesFacts, Applicability], None], ...] = (
     _body_part,
     _view,
     _contrast,
+    _age,
     _matrix,
 )
 

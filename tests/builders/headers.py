@@ -43,6 +43,7 @@ def read_header(
         view_position=_text(dataset, "ViewPosition"),
         patient_position=_text(dataset, "PatientPosition"),
         patient_orientation=_texts(dataset, "PatientOrientation"),
+        patient_age_years=_age_years(_text(dataset, "PatientAge")),
         image_type=_texts(dataset, "ImageType"),
         convolution_kernel=_texts(dataset, "ConvolutionKernel"),
         contrast_agent=_text(dataset, "ContrastBolusAgent"),
@@ -178,3 +179,10 @@ def _triple(values: tuple[float, ...] | None) -> Triple | None:
 
 def _sextuple(values: tuple[float, ...] | None) -> Sextuple | None:
     return (values[0], values[1], values[2], values[3], values[4], values[5]) if values else None
+
+
+def _age_years(text: str) -> float | None:
+    if len(text) != 4 or not text[:3].isdigit():
+        return None
+    parts = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
+    return int(text[:3]) / parts[text[3]] if text[3] in parts else None

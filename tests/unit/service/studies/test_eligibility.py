@@ -19,6 +19,7 @@ CHEST = {
     "body_part": {"words": ["chest", "thorax"], "excluded_words": ["head", "abdomen"]},
     "orientation": "axial",
     "slices": {"minimum": 10, "maximum": 100},
+    "patient_age_years": {"minimum": 18},
     "slice_spacing_mm": {"maximum": 5.0},
     "preferred_kernels": ["B70f"],
 }
@@ -75,6 +76,7 @@ UNSUITABLE: dict[str, Callable[[], list[Dataset]]] = {
     "TOO_FEW_SLICES": lambda: chest()[:9],
     "SLICE_GAP": lambda: [item for place, item in enumerate(chest()) if place != 6],
     "DUPLICATE_POSITION": lambda: [*chest(), chest()[4]],
+    "PATIENT_AGE": lambda: _with(chest(), PatientAge="016M"),
     "SLICE_SPACING": lambda: chest(spacing_mm=(6.0, 0.7, 0.8)),
     "ORIENTATION": lambda: chest(orientation=(0, 1, 0, 0, 0, -1)),
     "NO_GEOMETRY": lambda: _with(chest(), ImagePositionPatient=None),
