@@ -4,18 +4,40 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydicom.uid import UID
 
 from service.core.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from service.core.profiles import LABEL_MAP_STORAGE, SegForm
 from service.intake.commitment import COMMITMENT
 from service.intake.contexts import STORAGE, VERIFICATION, transfer_syntaxes
 from service.intake.statuses import Status
-from workers.results.context import SrClass
+from tests.conformance.air import CHECKLIST
+from workers.results.context import ResultRole, SrClass
+from workers.results.document import ENCAPSULATED_PDF
+from workers.results.key_objects import KEY_OBJECT_SELECTION
+from workers.results.parametric_map import PARAMETRIC_MAP_STORAGE
+from workers.results.presentation_state import GRAYSCALE_PRESENTATION_STATE
+from workers.results.secondary_capture import SECONDARY_CAPTURE_STORAGE
+from workers.results.structure_set import STRUCTURE_SET_STORAGE
 
 STATEMENT = Path(__file__).parents[2] / "service" / "docs" / "conformance.md"
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+# What each role of a result may be stored as, in the order of writing.
+SENT = {
+    ResultRole.SEG: tuple(dict.fromkeys(form.sop_class_uid for form in SegForm)),
+    ResultRole.SR: tuple(SrClass),
+    ResultRole.SECONDARY_CAPTURE: (SECONDARY_CAPTURE_STORAGE,),
+    ResultRole.PRESENTATION_STATE: (GRAYSCALE_PRESENTATION_STATE,),
+    ResultRole.PDF: (ENCAPSULATED_PDF,),
+    ResultRole.KEY_OBJECTS: (KEY_OBJECT_SELECTION,),
+    ResultRole.REJECTION_NOTE: (KEY_OBJECT_SELECTION,),
+    ResultRole.STRUCTURE_SET: (STRUCTURE_SET_STORAGE,),
+    ResultRole.PARAMETRIC_MAP: (PARAMETRIC_MAP_STORAGE,),
+}
+# UIDs that are younger than pydicom's dictionary.
+_YOUNG = {LABEL_MAP_STORAGE: "Label Map Segmentation Storage"}
 
 
 def tables() -> dict[str, str]:
@@ -37,8 +59,16 @@ def tables() -> dict[str, str]:
             sorted((UID(uid).name, uid) for uid in transfer_syntaxes(accept_deflated=False)),
         ),
         "sop classes sent": _table(
-            ("SOP class", "UID"),
-            [(UID(uid).name, uid) for uid in (SEGMENTATION, SrClass.COMPREHENSIVE_3D.value)],
+            ("object", "SOP class", "UID"),
+            [
+                (role.value, _YOUNG.get(uid) or UID(uid).name, str(uid))
+                for role, classes in SENT.items()
+                for uid in classes
+            ],
+        ),
+        "ai results": _table(
+            ("AI Results asks", "done by", "seen in"),
+            [(line.asked, line.done, "`{}::{}`".format(*line.evidence)) for line in CHECKLIST],
         ),
         "statuses": _table(
             ("status", "meaning"),
@@ -57,9 +87,9 @@ def with_tables(text: str) -> str:
     return text
 
 
-def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    lines = [head, ("---", "---"), *rows]
-    return "".join(f"| {left} | {right} |\n" for left, right in lines)
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 if __name__ == "__main__":

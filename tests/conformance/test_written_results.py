@@ -13,16 +13,7 @@ from pydicom.dataset import Dataset
 
 from service.core.findings import Analysis
 from service.core.headers import SourceFrame
-from tests.builders.dicom import (
-    AXIAL,
-    CORONAL,
-    OBLIQUE,
-    PRONE,
-    SAGITTAL,
-    ct_series,
-    enhanced_ct,
-    radiograph,
-)
+from tests.builders.dicom import OBLIQUE, ct_series, radiograph
 from tests.builders.results import (
     nodules,
     nothing_found,
@@ -30,33 +21,13 @@ from tests.builders.results import (
     result_context,
     source_frames,
 )
+from tests.builders.sources import SERIES as SOURCES
 from tests.peers.tools import Dciodvfy, Dcmtk, PixelMed
 from workers.results.context import SrClass, WrittenResult
 from workers.results.rendering import Display
 from workers.results.writer import write_refusal, write_results
 
 Analyse = Callable[[Sequence[SourceFrame]], Analysis]
-
-SOURCES: dict[str, Callable[[], list[Dataset]]] = {
-    "axial": lambda: ct_series(orientation=AXIAL),
-    "feet first": lambda: ct_series(orientation=AXIAL, step_mm=(0.0, 0.0, -2.5)),
-    "coronal": lambda: ct_series(orientation=CORONAL),
-    "sagittal": lambda: ct_series(orientation=SAGITTAL),
-    "prone": lambda: ct_series(orientation=PRONE),
-    "oblique": lambda: ct_series(orientation=OBLIQUE),
-    "gantry tilt": lambda: ct_series(orientation=AXIAL, step_mm=(0.0, 0.655, 2.5)),
-    "gapped": lambda: [i for k, i in enumerate(ct_series(slices=14)) if k not in (4, 5)],
-    "enhanced": lambda: enhanced_ct(order=[3, 1, 0, 2, 4, 5, 9, 7, 8, 6]),
-    "odd size": lambda: ct_series(rows=37, columns=29),
-    "lossy": lambda: ct_series(
-        LossyImageCompression="01",
-        LossyImageCompressionRatio="9.5",
-        LossyImageCompressionMethod="ISO_10918_1",
-    ),
-    "bare patient": lambda: ct_series(AccessionNumber="", PatientSex="", StudyID="", StudyTime=""),
-    "long uids": lambda: ct_series(StudyInstanceUID="1." + "2" * 62),
-    "chinese patient": lambda: ct_series(PatientName="Wang^XiaoDong=王^小东"),
-}
 
 
 def results_of(
