@@ -1,7 +1,7 @@
 """Random kills of every part while studies come in; the end is the same as without.
 
-``--kills N`` asks for a longer run, ``--crash-seed`` for another order. Parts are killed, frozen for
-a while or emptied; the sender behaves as a PACS does and repeats whatever was not answered.
+``--kills N`` asks for a longer run, ``--crash-seed`` for another order. Parts are killed, frozen
+for a while or emptied; the sender behaves as a PACS does and repeats whatever was not answered.
 """
 
 import contextlib
@@ -109,17 +109,21 @@ class Turmoil:
 
 
 class Sender(threading.Thread):
-    """Sends studies one after the other and repeats what was not answered, as a PACS does."""
+    """Sends studies one after the other and repeats what was not answered, as a PACS does.
+
+    They are spread over the whole run: one is let go whenever the run has come far enough.
+    """
 
     def __init__(self, port: int, waiting: list[SmallStudy]) -> None:
         super().__init__(daemon=True)
         self.port = port
         self.left = list(waiting)
-        self.faults: list[BaseException] = []
+        self.may_send = threading.Semaphore(0)
 
     def run(self) -> None:
         """Send until all is answered."""
         for study in list(self.left):
+            self.may_send.acquire()
             files = list(study.files)
             while files:
                 files = self._once(files)
@@ -239,6 +243,16 @@ def settled(records: Records, wanted: list[SmallStudy]) -> bool:
     return False
 
 
+def _due(number: int, studies_count: int, kills: int) -> int:
+    """Return how many studies are let go before this kill, spread evenly.
+
+    >>> [_due(number, 4, 8) for number in range(8)]
+    [1, 0, 1, 0, 1, 0, 1, 0]
+    """
+    before = -(-number * studies_count // kills)
+    return -(-(number + 1) * studies_count // kills) - before
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Any:
     folder = tmp_path_factory.mktemp("crashes")
@@ -295,7 +309,9 @@ def test_random_kills_of_every_part_change_nothing(
         sender = Sender(overread.dicom_port, wanted)
         sender.start()
         began = time.monotonic()
-        for _ in range(kills):
+        for number in range(kills):
+            for _ in range(_due(number, len(wanted), kills)):
+                sender.may_send.release()
             time.sleep(turmoil.chance.uniform(*_PAUSE_S))
             turmoil.strike()
         trouble_s = time.monotonic() - began
@@ -306,9 +322,12 @@ def test_random_kills_of_every_part_change_nothing(
         settled_s = time.monotonic() - began - trouble_s
         assert ends(records, pacs, wanted) == undisturbed
         arrivals = Counter(item.sop_instance_uid for item in pacs.received)
+        with records.reading() as connection:
+            attempts = connection.execute(select(jobs.c.attempts)).scalars().all()
     again = sum(count - 1 for count in arrivals.values())
     figures = {
         "database": database,
+        "jobs_that_ran_again": sum(count > 1 for count in attempts),
         "seed": seed,
         "kills": dict(sorted(turmoil.done.items())),
         "studies": len(wanted),
