@@ -20,7 +20,7 @@ from service.api.identity import Identities, Offered
 from service.api.policy import SAFE_METHODS, is_door, is_open, may
 from service.api.problems import of_error, of_unexpected, problem, route_of
 from service.api.throttle import WINDOW_S, Throttle
-from service.core.access import LOCAL, Principal, asking
+from service.core.access import LOCAL, NOBODY, Principal, asking
 from service.core.errors import OverreadError
 from service.core.settings import HttpSettings, is_loopback
 
@@ -95,7 +95,7 @@ class Gate:
         address = client_address(scope, headers, self._proxies)
         scope["client_address"] = address
         refusal = self._stranger_refusal(scope, headers) or self._body_refusal(scope, headers)
-        principal = LOCAL
+        principal = NOBODY if self._identities.asks else LOCAL
         if refusal is None and self._identities.asks and not is_open(scope["path"]):
             principal, refusal = await self._known(scope, headers, address)
         if refusal is not None:
@@ -118,13 +118,13 @@ class Gate:
         """Return who asks, and the refusal when it is nobody or nobody who may."""
         offered = self._identities.offered(headers)
         if offered is None:
-            return LOCAL, self._unknown(scope, headers, "this needs an API key or a sign-in")
+            return NOBODY, self._unknown(scope, headers, "this needs an API key or a sign-in")
         try:
             principal = await self._identified(offered, address)
         except OverreadError as error:
-            return LOCAL, of_error(error, path="gate")
+            return NOBODY, of_error(error, path="gate")
         if principal is None:
-            return LOCAL, self._wrong(scope, headers, offered, address)
+            return NOBODY, self._wrong(scope, headers, offered, address)
         why = self._misuse(scope, headers, principal, offered)
         if why is None:
             return principal, None

@@ -19,7 +19,7 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _UID: Final = r"[0-9.]{1,64}"
 # The first that fits decides. Patterns cover the whole path.
 _RULES: Final[Sequence[tuple[str, re.Pattern[str], Role]]] = tuple(
-    (methods, re.compile(pattern), role)
+    (methods, re.compile(pattern, re.DOTALL), role)
     for methods, pattern, role in (
         # What belongs to reading a study is a reader's to write.
         ("PUT", r"/api/v1/findings/[^/]+/review", Role.READER),

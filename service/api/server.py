@@ -15,8 +15,10 @@ from service.core.clock import SystemClock
 from service.core.errors import InvalidSettings
 from service.core.logs import get_logger
 from service.core.settings import HttpSettings, Settings
+from service.records.audit import AuditKind
+from service.records.audit_trail import AuditTrail
 from service.records.database import Records
-from service.records.heartbeats import beating
+from service.records.heartbeats import beating, process_name
 from service.records.schema import require_current_schema
 
 ROLE: Final = "api"
@@ -126,8 +128,11 @@ def serve(
     watcher.start()
     host, port = opened.getsockname()[:2]
     log.info("http_listening", host=host, port=port)
+    trail: AuditTrail = app.state.trail
+    trail.note(AuditKind.START, ROLE, actor=process_name(ROLE))
     server.run(sockets=[opened])
-    app.state.trail.close()
+    trail.note(AuditKind.STOP, ROLE, actor=process_name(ROLE))
+    trail.close()
     log.info("http_stopped")
 
 

@@ -56,5 +56,7 @@ class Principal:
 
 
 LOCAL: Final = Principal("local", Role.ADMINISTRATOR, Means.NONE)
+# Who stands at a door and is still to be known.
+NOBODY: Final = Principal("nobody", Role.READER, Means.NONE)
 # Who asks in this request, for pages that show it; threads of a request see it too.
 asking: Final[ContextVar[Principal]] = ContextVar("asking", default=LOCAL)

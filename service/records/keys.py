@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 from pydantic import Field
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, or_, select, update
 
 from service.core.access import Role
 from service.core.errors import InvalidRequest, NotFound
@@ -64,12 +64,17 @@ def add(
     Raises
     ------
     InvalidRequest
-        ``KEY_NAME``: empty, too long, or not printable; ``KEY_EXPIRY``: in the past.
+        ``KEY_NAME``: empty, too long, not printable, or that of another key that still opens;
+        ``KEY_EXPIRY``: in the past.
     """
     if not name.strip() or len(name) > _NAME_CHARACTERS or not name.isprintable():
         raise InvalidRequest("KEY_NAME", f"name: 1 to {_NAME_CHARACTERS} printable characters")
     if expires_at is not None and expires_at <= at:
         raise InvalidRequest("KEY_EXPIRY", "expires_at: a time to come")
+    # The trail tells keys by their names; and a form sent twice makes no second key.
+    same = and_(api_keys.c.name == name.strip(), api_keys.c.revoked_at.is_(None), _not_over(at))
+    if connection.execute(select(api_keys.c.id).where(same)).first() is not None:
+        raise InvalidRequest("KEY_NAME", "name: another key has it")
     key_id = secrets.token_hex(4)
     secret = f"{PREFIX}{key_id}_{secrets.token_urlsafe(32)}"
     key = ApiKey(key_id, name.strip(), role, at, by, expires_at, None, None)
@@ -98,7 +103,7 @@ def valid(connection: Connection, secret_digest: str, *, at: datetime) -> ApiKey
     alive = and_(
         api_keys.c.sha256 == secret_digest,
         api_keys.c.revoked_at.is_(None),
-        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > at),
+        _not_over(at),
     )
     row = connection.execute(select(api_keys).where(alive)).first()
     return None if row is None else _key(row)
@@ -133,6 +138,10 @@ def revoke(connection: Connection, key_id: str, *, at: datetime) -> ApiKey:
     if row is None:
         raise NotFound("KEY_UNKNOWN", "no such key")
     return _key(row)
+
+
+def _not_over(at: datetime) -> ColumnElement[bool]:
+    return or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > at)
 
 
 def _key(row: Row[Any]) -> ApiKey:

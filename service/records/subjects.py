@@ -1,4 +1,4 @@
-"""Which study a job, finding, delivery or call belongs to."""
+"""Which study a job, finding, delivery or call belongs to, and who sent it."""
 
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,6 +15,13 @@ def study_of(connection: Connection, subject: str) -> str:
     kind, _, key = subject.partition(":")
     query = _query(kind, key)
     return "" if query is None else connection.execute(query).scalar() or ""
+
+
+def sender_of(connection: Connection, study_id: int) -> tuple[str, int]:
+    """Return the AE title that a study came from and how many instances it has."""
+    query = select(studies.c.source_ae_title, studies.c.instances_count)
+    row = connection.execute(query.where(studies.c.id == study_id)).one()
+    return row.source_ae_title, row.instances_count
 
 
 def _query(kind: str, key: str) -> Select[Any] | None:

@@ -19,6 +19,7 @@ from service.core.settings import Settings
 from service.core.states import Priority
 from service.records import (
     assembly,
+    audit,
     comparisons,
     deliveries,
     heartbeats,
@@ -30,7 +31,9 @@ from service.records import (
 )
 from service.records.archive import Archive
 from service.records.assembly import OpenStudy
-from service.records.database import Records
+from service.records.audit import AuditEntry, AuditKind
+from service.records.database import Records, Transaction
+from service.records.subjects import sender_of
 from service.records.topics import Topic
 from service.studies.assessment import assess_study
 from service.studies.lease_watch import Lease, LeaseWatch
@@ -121,6 +124,7 @@ class Scheduler:
                     settings=self._settings,
                     at=self._clock.now(),
                 )
+                self._note_received(connection, study)
         except OverreadError:
             raise
         except Exception:
@@ -143,6 +147,19 @@ class Scheduler:
                 return
         with self._records.writing() as connection:
             advance_comparisons(connection, settings=self._settings, at=now)
+
+    def _note_received(self, connection: Transaction, study: OpenStudy) -> None:
+        """Write into the audit trail who sent what is now complete."""
+        sender, count = sender_of(connection, study.id)
+        entry = AuditEntry(
+            at=self._clock.now(),
+            kind=AuditKind.IMPORT,
+            operation="receive",
+            actor=sender or "unknown",
+            study_instance_uid=study.study_instance_uid,
+            detail=f"{count} instances, revision {study.revision}",
+        )
+        audit.append(connection, [entry], process=heartbeats.process_name("scheduler"))
 
     def _pause(self, study: OpenStudy) -> None:
         _, last_s = self._pauses.get(study.id, (0.0, 1.0))

@@ -1,5 +1,6 @@
 """Keys, roles, sessions and links on every route that there is, read off the application itself."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,6 +19,7 @@ from tests.builders.http import BASE_URL, LATER, Site, site
 pytestmark = pytest.mark.faults(number=37)
 
 KEY = "correct-horse-battery-staple"
+NUMBERS = itertools.count()
 OWN = {"origin": BASE_URL}
 NO_DOORS = ("/healthz", "/readyz", "/login", "/shared")
 
@@ -40,7 +42,8 @@ def _as_nobody(guarded: Site) -> None:
 def made(here: Site, role: Role, **given: Any) -> str:
     with here.records.writing() as connection:
         values = {"expires_at": None, "by": "test", "at": LATER} | given
-        return keys.add(connection, role.value, role, **values).secret
+        name = f"{role.value} {next(NUMBERS)}"
+        return keys.add(connection, name, role, **values).secret
 
 
 def every_route(here: Site) -> list[tuple[str, str]]:
@@ -137,6 +140,15 @@ def test_a_key_is_shown_once_listed_without_what_opens_and_ends_when_revoked(
     gone = guarded.client.delete(f"/api/v1/keys/{key['id']}", headers=admin)
     assert gone.json()["revoked_at"] is not None
     assert guarded.client.get("/api/v1/jobs", headers={"X-API-Key": secret}).status_code == 401
+
+
+def test_two_keys_that_open_have_different_names(guarded: Site) -> None:
+    admin, body = {"X-API-Key": KEY}, {"name": "twin", "role": "reader"}
+    first = guarded.client.post("/api/v1/keys", json=body, headers=admin)
+    again = guarded.client.post("/api/v1/keys", json=body, headers=admin)
+    assert (first.status_code, again.status_code) == (201, 422)
+    guarded.client.delete(f"/api/v1/keys/{first.json()['key']['id']}", headers=admin)
+    assert guarded.client.post("/api/v1/keys", json=body, headers=admin).status_code == 201
 
 
 def test_a_person_signs_in_with_a_key_and_out_again(guarded: Site) -> None:

@@ -1,6 +1,5 @@
 """Messages to a syslog server: RFC 5424 over TLS (RFC 5425), TCP or UDP (RFC 5426)."""
 
-import select
 import socket
 import ssl
 from datetime import UTC, datetime
@@ -58,8 +57,7 @@ class Syslog:
         """Raise as `send` does when the server has closed the connection: it never speaks."""
         if self._socket is None or self._settings.transport == "udp":
             return
-        readable, _, _ = select.select([self._socket], [], [], 0)
-        if readable:
+        if _is_over(self._socket):
             self.close()
             raise PeerUnavailable("SYSLOG", "syslog: the server closed the connection")
 
@@ -88,6 +86,19 @@ class Syslog:
         self._socket = connected(host, settings.port, context=context, timeout_s=_TIMEOUT_S)
         self._socket.settimeout(_TIMEOUT_S)
         return self._socket
+
+
+def _is_over(connection: socket.socket) -> bool:
+    """Return whether the other end has hung up; a TLS server's tickets are read over."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(_TIMEOUT_S)
 
 
 def _name(text: str, limit: int) -> str:
