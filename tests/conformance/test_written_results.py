@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from service.core.findings import Analysis
 from service.core.headers import SourceFrame
-from tests.builders.dicom import OBLIQUE, ct_series, radiograph
+from tests.builders.dicom import OBLIQUE, ct_series, enhanced_ct, part10, radiograph
 from tests.builders.results import (
     nodules,
     nothing_found,
@@ -198,3 +198,22 @@ def test_segmentation_has_the_volume_geometry_of_its_source() -> None:
 
     assert np.allclose(volume.affine, source.affine, atol=1e-9)
     assert volume.spatial_shape == source.spatial_shape
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("source", [radiograph, enhanced_ct])
+def test_dcmtk_shows_the_source_as_its_presentation_state_says(
+    source: Callable[[], list[Dataset]], dcmtk: Dcmtk, tmp_path: Path
+) -> None:
+    instances = source()
+    frames = source_frames(instances)
+    analysis = radiograph_findings(frames) if source is radiograph else nodules(frames)
+    results = write_results(result_context(instances[0]), analysis, frames, also=("gsps",))
+    state, image, picture = (tmp_path / name for name in ("state.dcm", "image.dcm", "image.pgm"))
+    state.write_bytes(next(one.content for one in results if one.role == "gsps"))
+    image.write_bytes(part10(instances[0]))
+
+    printed = dcmtk("dcmp2pgm", "-p", state, image, picture).stdout
+
+    assert picture.read_bytes().startswith(b"P5")
+    assert not [line for line in printed.splitlines() if line.startswith(("E:", "F:"))]
