@@ -167,6 +167,16 @@ _PARAMETERS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     }
 )
 
+_PROBLEMS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "400": "Bad Request",
+        "404": "Not Found",
+        "406": "Not Acceptable",
+        "409": "Conflict",
+        "503": "Service Unavailable",
+    }
+)
+
 
 def described(one: Resource) -> dict[str, Any]:
     """Return what OpenAPI says of a resource beyond its path."""
@@ -177,8 +187,21 @@ def described(one: Resource) -> dict[str, Any]:
             {"name": name, "in": "query", "required": False, **_PARAMETERS[name]}
             for name in one.parameters
         ],
-        "responses": {"200": {"description": "Found", "content": types}},
+        "responses": {
+            "200": {"description": "Found", "content": types},
+            **({"204": {"description": "Nothing found"}} if _is_search(one) else {}),
+            **{status: _problem(words) for status, words in _PROBLEMS.items()},
+        },
     }
+
+
+def _is_search(one: Resource) -> bool:
+    return one.handler.startswith("searches.")
+
+
+def _problem(words: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": words, "content": {"application/problem+json": {"schema": schema}}}
 
 
 def capabilities_json(service: str) -> dict[str, Any]:
@@ -209,13 +232,12 @@ def _tree() -> list[dict[str, Any]]:
 
 
 def _reads(one: Resource) -> dict[str, Any]:
-    is_search = one.handler.startswith("searches.")
     return {
         "name": "GET",
         "id": one.operation,
         "request": {"param": [{"name": name, "style": "query"} for name in one.parameters]},
         "response": {
-            "status": "200 204 400" if is_search else "200 400 404 406",
+            "status": "200 204 400" if _is_search(one) else "200 400 404 406",
             "representation": [{"mediaType": name} for name in one.media_types],
         },
     }
