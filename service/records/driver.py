@@ -9,8 +9,9 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Dialect, Select
+from sqlalchemy import Connection, Dialect, Float, Numeric
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.selectable import SelectBase
 
 Convert = Callable[[Any], Any]
 
@@ -21,11 +22,14 @@ class _Compiled(NamedTuple):
     sql: str
     names: tuple[str, ...]  # of its parameters, in the order of the placeholders
     is_positional: bool
+    fixed: Mapping[str, Any]  # values that the statement itself holds
     binding: Mapping[str, Convert]
     results: Sequence[tuple[int, Convert]]
 
     def arguments(self, values: Mapping[str, Any]) -> Any:
         binding = self.binding
+        if self.fixed:
+            values = {**self.fixed, **values}
         if self.is_positional:
             return [
                 binding[name](values[name]) if name in binding else values[name]
@@ -44,13 +48,16 @@ class Prepared:
         self._statement = statement
         self._columns = columns  # of an INSERT
         self._compiled: dict[tuple[str, tuple[tuple[str, int], ...]], _Compiled] = {}
-        selected = statement.selected_columns if isinstance(statement, Select) else ()
+        selected = statement.selected_columns if isinstance(statement, SelectBase) else ()
         self._types = [column.type for column in selected]
         self._row: Any = namedtuple("Row", [column.key for column in selected])
 
     def rows(self, connection: Connection, **values: Any) -> list[Any]:
-        """Return the rows of a SELECT as named tuples; a list fills a parameter that expands."""
-        lists = {name: value for name, value in values.items() if isinstance(value, list)}
+        """Return the rows of a SELECT as named tuples; a list fills a parameter that expands.
+
+        Lists are for IN and have at least one value.
+        """
+        lists = {name: _padded(value) for name, value in values.items() if isinstance(value, list)}
         lengths = tuple((name, len(value)) for name, value in lists.items())
         compiled = self._for(connection.dialect, lengths)
         for name, value in lists.items():
@@ -105,10 +112,21 @@ class Prepared:
         results = [
             (index, convert)
             for index, kind in enumerate(self._types)
-            if (convert := kind.dialect_impl(dialect).result_processor(dialect, None))
+            if not isinstance(kind, Float | Numeric)  # drivers give numbers
+            and (convert := kind.dialect_impl(dialect).result_processor(dialect, None))
         ]
+        fixed = {
+            name: parameter.value
+            for name, parameter in compiled.binds.items()
+            if parameter.value is not None and not parameter.expanding
+        }
         names = tuple(compiled.positiontup or ())
-        return _Compiled(str(compiled), names, compiled.positional, binding, results)
+        return _Compiled(str(compiled), names, compiled.positional, fixed, binding, results)
+
+
+def _padded(values: list[Any]) -> list[Any]:
+    """Repeat the last value up to a power of two, so that few lengths are compiled."""
+    return values + values[-1:] * ((1 << (len(values) - 1).bit_length()) - len(values))
 
 
 def _converted(row: Sequence[Any], results: Sequence[tuple[int, Convert]]) -> list[Any]:

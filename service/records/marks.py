@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select
 
 from service.core.errors import InvalidRequest
 from service.core.states import ReadingState
 from service.records import events
+from service.records.driver import Prepared
 from service.records.events import EventKind
 from service.records.tables import labels, readings, studies
 
@@ -45,6 +46,14 @@ class LabelCount:
     studies: int
 
 
+_STUDY_IDS: BindParameter[int] = bindparam("study_ids", expanding=True)
+_LABELS: Final = Prepared(
+    select(labels.c.study_id, labels.c.label)
+    .where(labels.c.study_id.in_(_STUDY_IDS))
+    .order_by(labels.c.label)
+)
+_READINGS: Final = Prepared(select(readings).where(readings.c.study_id.in_(_STUDY_IDS)))
+
 NOTHING: Final = Marks((), Reading(ReadingState.UNREAD, "", None))
 
 
@@ -70,12 +79,12 @@ def of_studies(connection: Connection, study_ids: Sequence[int]) -> Mapping[int,
     if not study_ids:
         return {}
     named: defaultdict[int, list[str]] = defaultdict(list)
-    by_study = select(labels.c.study_id, labels.c.label).where(labels.c.study_id.in_(study_ids))
-    for study_id, label in connection.execute(by_study.order_by(labels.c.label)):
+    keys = list(study_ids)
+    for study_id, label in _LABELS.rows(connection, study_ids=keys):
         named[study_id].append(label)
     read = {
         row.study_id: Reading(ReadingState(row.state), row.reader, row.changed_at)
-        for row in connection.execute(select(readings).where(readings.c.study_id.in_(study_ids)))
+        for row in _READINGS.rows(connection, study_ids=keys)
     }
     return {
         study_id: Marks(named.get(study_id, ()), read.get(study_id, NOTHING.reading))

@@ -31,6 +31,7 @@ from sqlalchemy import (
 from service.core.findings import Qualifier
 from service.core.states import JobState, Priority, ReadingState, StudyState
 from service.records import marks, search
+from service.records.driver import Prepared
 from service.records.marks import Marks, Reading
 from service.records.paging import Order
 from service.records.tables import (
@@ -193,11 +194,10 @@ def _items(connection: Connection, rows: Sequence[Any]) -> list[WorklistItem]:
 
 def _body_parts(connection: Connection, study_ids: Sequence[int]) -> dict[int, Sequence[str]]:
     """Return Body Part Examined of the images, by study."""
+    if not study_ids:
+        return {}
     gathered: defaultdict[int, dict[str, None]] = defaultdict(dict)
-    query = select(series.c.study_id, series.c.body_part_examined).where(
-        series.c.study_id.in_(study_ids), ~series.c.is_result, series.c.body_part_examined != ""
-    )
-    for study_id, body_part in connection.execute(query.order_by(series.c.id)):
+    for study_id, body_part in _BODY_PARTS.rows(connection, study_ids=list(study_ids)):
         gathered[study_id][body_part] = None
     return {study_id: list(parts) for study_id, parts in gathered.items()}
 
@@ -207,7 +207,7 @@ def tasks_of(connection: Connection, study_ids: Sequence[int]) -> dict[int, list
     if not study_ids:
         return {}
     gathered: defaultdict[int, dict[str, TaskStatus]] = defaultdict(dict)
-    for row in connection.execute(_TASKS, {"study_ids": list(study_ids)}):
+    for row in _TASKS.rows(connection, study_ids=list(study_ids)):
         # A run comes before a refusal of the same model, which a person has overruled.
         known = gathered[row.study_id].get(row.model)
         if known is None:
@@ -277,7 +277,16 @@ def _jobs_and_refusals() -> Any:
     return union_all(runs, refusals).order_by("place", "at")
 
 
-_TASKS: Final = _jobs_and_refusals()
+_TASKS: Final = Prepared(_jobs_and_refusals())
+_BODY_PARTS: Final = Prepared(
+    select(series.c.study_id, series.c.body_part_examined)
+    .where(
+        series.c.study_id.in_(bindparam("study_ids", expanding=True)),
+        ~series.c.is_result,
+        series.c.body_part_examined != "",
+    )
+    .order_by(series.c.id)
+)
 
 
 def _conditions(connection: Connection, query: WorklistQuery) -> Iterator[Any]:
