@@ -227,7 +227,7 @@ def calibration_of(scans: Sequence[MeasuredScan], weights: Weights) -> dict[str,
 def _chance(probability: np.ndarray) -> list[float]:
     """Return what error probabilities would show if they were true: mean, and 95 % interval.
 
-    Few cases in 15 bins leave an error by chance alone, below which no fit can be told from another.
+    Few cases in 15 bins leave an error by chance alone: below it no fit can be told from another.
     """
     rng = np.random.default_rng(0)
     drawn = [

@@ -29,6 +29,7 @@ from workers.evaluation.scoring import mean_with_interval, rounded
 _BATCH = 32
 _SPECIFICITIES = (0.9, 0.95, 0.99)
 THRESHOLD = 0.4
+_VOLUME_SLICES = 24
 
 
 def logits_of(network: Path, images: Array) -> Array:
@@ -71,15 +72,23 @@ def class_figures(logits: Array, labels: NDArray[np.bool_], platt: Platt) -> dic
     }
 
 
-def outline_figures(logits: Array, masks: Array, threshold: float) -> dict[str, Any]:
-    """Return Dice by image where the reference is not empty."""
+def outline_figures(
+    logits: Array, masks: Array, threshold: float, *, slices: int = 0
+) -> dict[str, Any]:
+    """Return Dice by image where the reference is not empty; of volumes of `slices` as a whole."""
     found = 1 / (1 + np.exp(-logits)) > threshold
     reference = masks >= 0.5 - 1e-6
     known = reference.any(axis=(1, 2))
     both = (found & reference).sum((1, 2))[known]
     total = (found.sum((1, 2)) + reference.sum((1, 2)))[known]
     dice = 2 * both / total
+    whole = {}
+    if slices:
+        both_whole = (found & reference).reshape(-1, slices, *found.shape[1:]).sum((1, 2, 3))
+        parts = (found.sum((1, 2)) + reference.sum((1, 2))).reshape(-1, slices).sum(1)
+        whole = {"dice_by_volume": [rounded(v) for v in 2 * both_whole / parts]}
     return {
+        **whole,
         "images": int(known.sum()),
         "threshold": threshold,
         **mean_with_interval(dice, "dice"),
@@ -96,7 +105,8 @@ def measure(task: str, data: Path, network: Path, *, part: str) -> dict[str, Any
     )
     logits = logits_of(network, images)
     if targets.ndim == 3:
-        return outline_figures(logits, targets, THRESHOLD)
+        slices = _VOLUME_SLICES if task == "brain_volumes" else 0
+        return outline_figures(logits, targets, THRESHOLD, slices=slices)
     labels = targets > 0.5
     return class_figures(logits, labels, fit_platt(logits, labels))
 

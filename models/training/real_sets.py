@@ -5,7 +5,9 @@ set is, who made it and under which licence stands in the card of each package t
 """
 
 import csv
+import gzip
 import io
+import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,11 +93,36 @@ def brain_slices(folder: Path) -> RealSet:
     return RealSet(images, masks / max(1e-6, float(masks.max())), _fifth(block))
 
 
+def brain_volumes(folder: Path) -> RealSet:
+    """Axial slices of the volumes of TCIA's Brain-Tumor-Progression, for measuring alone.
+
+    The files give no pixel size; their fields of view are taken to be those of `brain_slices`.
+    Greys are scaled over each whole volume, as the product does.
+    """
+    images, masks = [], []
+    for path in sorted(folder.glob("*_Scan_T1.nii.gz")):
+        scan = _volume(path)
+        scan = np.clip(scan / max(1.0, float(np.percentile(scan, 99.7))), 0, 1)
+        drawn = _volume(path.with_name(path.name.replace("Scan_T1", "Mask"))) > 0
+        images += [_resized(slab) for slab in scan]
+        masks += [_resized(slab) for slab in drawn.astype(np.float32)]
+    return RealSet(np.stack(images), np.stack(masks), np.ones(len(images), np.bool_))
+
+
+def _volume(path: Path) -> Array:
+    """Return an uncompressed NIfTI-1 volume of doubles as (slices, rows, columns)."""
+    content = gzip.decompress(path.read_bytes())
+    shape = struct.unpack("<3h", content[42:48])
+    voxels = np.frombuffer(content[352:], "<f8").reshape(shape, order="F")
+    return np.ascontiguousarray(voxels.T, dtype=np.float32)
+
+
 READERS: Mapping[str, Callable[[Path], RealSet]] = {
     "luna16_candidates": luna16_candidates,
     "pneumonia": pneumonia,
     "nodule_outlines": nodule_outlines,
     "brain_slices": brain_slices,
+    "brain_volumes": brain_volumes,
 }
 
 
@@ -117,9 +144,12 @@ def _picture(archive: zipfile.ZipFile, name: str) -> Array:
 
 
 def _small(archive: zipfile.ZipFile, name: str) -> Array:
-    large = Image.fromarray(np.asarray(_open(archive, name), np.float32))
+    return _resized(np.asarray(_open(archive, name), np.float32)) / 255
+
+
+def _resized(slab: Array) -> Array:
     size = (BRAIN_SIZE, BRAIN_SIZE)
-    return np.asarray(large.resize(size, Image.Resampling.BILINEAR)) / 255
+    return np.asarray(Image.fromarray(slab).resize(size, Image.Resampling.BILINEAR))
 
 
 def _range(image: Array) -> Array:

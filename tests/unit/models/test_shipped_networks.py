@@ -108,3 +108,11 @@ def test_sets_measured_on_never_meet_the_training_seeds(folder):
 def test_card_says_that_it_is_not_for_clinical_use(folder):
     assert "Not for clinical use" in card(folder)
     assert "synthetic" in card(folder)
+
+
+def test_brain_lesion_card_states_the_measured_overlap():
+    folder = MODELS / "brain_lesion"
+    measured = metrics(folder)
+    low, high = measured["dice_interval"]
+    assert f"{measured['dice']:.3f} ({low:.3f}–{high:.3f})" in card(folder)
+    assert manifest(folder)["decoding"]["lesion_threshold"] == measured["threshold"]
