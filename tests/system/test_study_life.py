@@ -174,17 +174,20 @@ def test_what_the_pacs_refuses_for_good_waits_for_a_person(
     assert len(pacs.wait_for_instances(2)) == 2
 
 
-def test_a_destination_that_shows_no_overlays_gets_a_picture(
+def test_a_destination_that_shows_no_overlays_gets_pictures_annotations_and_a_document(
     tmp_path: Path, pacs: PlayingPacs, study: SmallStudy
 ) -> None:
     ball_package(tmp_path / "models")
-    peer = {**destination(pacs)[0], "objects": ["sc"]}
+    peer = {**destination(pacs)[0], "objects": ["sc", "gsps", "pdf", "ko", "rtstruct"]}
     with Overread(
         tmp_path / "overread", models__dir=tmp_path / "models", destinations=[peer]
     ) as overread:
         overread.send(study.files)
-        (picture,) = pacs.wait_for_instances(1)
-    dataset = picture.read()
+        kept = [instance.read() for instance in pacs.wait_for_instances(5)]
+    by_modality = {dataset.Modality: dataset for dataset in kept}
+    assert set(by_modality) == {"OT", "PR", "DOC", "KO", "RTSTRUCT"}
+    assert by_modality["DOC"].EncapsulatedDocument.startswith(b"%PDF-")
+    dataset = by_modality["OT"]
     assert dataset.SOPClassUID == SECONDARY_CAPTURE
     assert (dataset.PhotometricInterpretation, dataset.BurnedInAnnotation) == ("RGB", "YES")
     colours = dataset.pixel_array.reshape(-1, 3)
