@@ -11,6 +11,8 @@ from service.core.packages import ModelPackage, read_package
 from tests.builders import onnx, packages
 from tests.builders.outside import shared_data
 from workers.golden import volume_of
+from workers.importing.answers import Flags
+from workers.importing.command import import_package
 from workers.models import load_model
 from workers.volume.series import Volume
 
@@ -61,14 +63,42 @@ def nifti(path) -> Volume:
     return volume_of(np.ascontiguousarray(voxels, dtype=np.int16), affine, unit="")
 
 
+def imported(source, models_dir) -> ModelPackage:
+    """Return the package that import makes of a conformed brain network and five answers."""
+    answers = models_dir.parent / "answers.toml"
+    answers.write_text("[input]\nsize = [96, 96, 96]\n[measurements]\ntake = ['volume']\n")
+    flags = Flags(
+        name="test_package", modality="MR", spacing="1", axes="LIA", intensity="percentile:0,99",
+        classes="background,white matter,gray matter",
+    )  # fmt: skip
+    import_package(
+        source, flags, models_dir, answers=answers, configuration=None, device="cpu", replace=False
+    )
+    return read_package(models_dir / "test_package")
+
+
 @pytest.mark.slow
 def test_a_brain_network_made_elsewhere_finds_both_tissues(tmp_path):
-    network = shared_data("byom/brainchop_meshnet_model5_gw_ae.onnx").read_bytes()
-    found = analysed(brain_package(tmp_path, network), nifti(shared_data("byom/t1_crop.nii.gz")))
+    network = shared_data("byom/brainchop_meshnet_model5_gw_ae.onnx")
+    package = imported(network, tmp_path / "models")
+    found = analysed(package, nifti(shared_data("byom/t1_crop.nii.gz")))
     # 885 ml round the middle of the head; the wrong axes give a third less.
     for tissue in ("white_matter", "gray_matter"):
         assert 200_000 < found[tissue].measured("volume") < 350_000
         assert found[tissue].probability > 0.83
+
+
+def test_an_imported_network_gives_what_one_packaged_by_hand_gives(tmp_path):
+    content = onnx.layers(0.3, 0.7, name="t1")
+    source = onnx.write(tmp_path, "layers.onnx", content)
+    voxels = np.zeros((60, 70, 80), np.int16)
+    voxels[20:40, 20:50, 30:60] = 500
+    volume = volume_of(voxels, np.eye(4), unit="")
+    by_hand = analysed(brain_package(tmp_path / "hand", content), volume)
+    by_import = analysed(imported(source, tmp_path / "models"), volume)
+    assert {n: f.measured("volume") for n, f in by_import.items()} == {
+        n: f.measured("volume") for n, f in by_hand.items()
+    }
 
 
 def test_a_network_with_names_and_axes_of_its_own_runs_by_its_manifest(tmp_path):
