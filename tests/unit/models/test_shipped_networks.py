@@ -116,3 +116,13 @@ def test_brain_lesion_card_states_the_measured_overlap():
     low, high = measured["dice_interval"]
     assert f"{measured['dice']:.3f} ({low:.3f}–{high:.3f})" in card(folder)
     assert manifest(folder)["decoding"]["lesion_threshold"] == measured["threshold"]
+
+
+def test_patch_networks_state_the_measured_figures_and_are_no_package():
+    folder = MODELS / "nodule_patches"
+    assert not (folder / "manifest.toml").exists()
+    measured = metrics(folder)
+    area, overlap = measured["candidates"], measured["outlines"]
+    assert f"AUROC {area['auroc']:.3f} (" in card(folder)
+    assert f"sensitivity {area['sensitivity_at_specificity_0.99']:.3f} at 1 %" in card(folder)
+    assert f"mean Dice {overlap['dice']:.3f} (" in card(folder)
