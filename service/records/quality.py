@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 from pydantic import Field
-from sqlalchemy import Connection, Select, and_, case, func, literal, select
+from sqlalchemy import CTE, Connection, Select, and_, case, func, literal, select
 
 from service.core.findings import Qualifier
 from service.core.states import JobState
@@ -89,7 +89,7 @@ class Scores:
 def review_rates(connection: Connection, since: datetime, until: datetime) -> list[ReviewRate]:
     """Return runs, findings and newest verdicts by model version and each of `By`."""
     within = _within(since, until)
-    counted = [_Counts(tuple(row[:-3]), *row[-3:]) for row in connection.execute(_runs(within))]
+    counted = list(_runs(connection, within))
     judged = _verdicts(connection, within)
     return [rate for place, by in enumerate(By) for rate in _folded(by, place + 2, counted, judged)]
 
@@ -186,71 +186,89 @@ def _folded(
         yield ReviewRate(model=model, version=version, by=by, value=value, **numbers)
 
 
-def _runs(within: Sequence[Any]) -> Select[Any]:
-    shown = case((findings.c.qualifier == Qualifier.ABSENT, 0), else_=1)
-    per_job = (
+# One image stands for the series of a run.
+_IMAGE: Final = (
+    select(func.min(instances.c.id))
+    .where(instances.c.series_id == jobs.c.series_id)
+    .correlate(jobs)
+    .scalar_subquery()
+)
+
+
+def contexts(within: Sequence[Any]) -> CTE:
+    """Return each run's model, day, scanner, protocol and site, worked out once for a statement."""
+    header: Any = instances.c.header
+    query = (
         select(
-            findings.c.job_id,
-            func.sum(shown).label("shown"),
-            func.max(case((findings.c.qualifier == Qualifier.PRESENT, 1), else_=0)).label("found"),
+            jobs.c.id.label("job_id"),
+            jobs.c.model_name.label("model"),
+            jobs.c.model_version.label("version"),
+            func.date(jobs.c.created_at).label("day"),
+            header["manufacturer"].as_string().label("manufacturer"),
+            header["manufacturer_model_name"].as_string().label("scanner"),
+            header["protocol_name"].as_string().label("protocol"),
+            studies.c.source_ae_title.label("site"),
         )
-        .join_from(findings, jobs)
+        .select_from(jobs)
+        .join(studies, studies.c.id == jobs.c.study_id)
+        .join(instances, instances.c.id == _IMAGE, isouter=True)
         .where(*within)
-        .group_by(findings.c.job_id)
-        .subquery()
     )
-    numbers = (func.count(), func.sum(per_job.c.found), func.sum(per_job.c.shown))
-    return (
-        _with_keys(select(*_KEYS, *numbers))
-        .join(per_job, per_job.c.job_id == jobs.c.id, isouter=True)
-        .where(*within)
-        .group_by(*_KEYS)
+    # Else the header is read again for every finding.
+    return query.cte("contexts").prefix_with("MATERIALIZED")
+
+
+def _runs(connection: Connection, within: Sequence[Any]) -> Iterator[_Counts]:
+    """Yield runs by model, version and what `By` names, in its order."""
+    context = contexts(within)
+    keys = (
+        context.c.model,
+        context.c.version,
+        func.trim(context.c.manufacturer + literal(" ") + context.c.scanner),
+        context.c.protocol,
+        context.c.site,
     )
+    present = case((findings.c.qualifier == Qualifier.PRESENT, context.c.job_id))
+    shown = case((findings.c.qualifier == Qualifier.ABSENT, 0), else_=1)
+    counted = select(*keys, func.count(present.distinct()), func.sum(shown)).select_from(context)
+    counted = counted.join(findings, findings.c.job_id == context.c.job_id).group_by(*keys)
+    found = {tuple(row[:-2]): row[-2:] for row in connection.execute(counted)}
+    runs = select(*keys, func.count()).select_from(context).group_by(*keys)
+    for *parts, number in connection.execute(runs):
+        key = tuple(parts)
+        yield _Counts(key, number, *found.get(key, (0, 0)))
 
 
 def _verdicts(
     connection: Connection, within: Sequence[Any]
 ) -> Mapping[tuple[Any, ...], Mapping[str, int]]:
-    newest = select(func.max(reviews.c.id)).group_by(reviews.c.finding_id)
-    query = (
-        _with_keys(select(*_KEYS, reviews.c.verdict, func.count()))
-        .join(findings, findings.c.job_id == jobs.c.id)
-        .join(reviews, and_(reviews.c.finding_id == findings.c.id, reviews.c.id.in_(newest)))
-        .where(*within)
-        .group_by(*_KEYS, reviews.c.verdict)
+    header: Any = instances.c.header
+    made_by = header["manufacturer"].as_string() + literal(" ")
+    keys = (
+        jobs.c.model_name,
+        jobs.c.model_version,
+        func.trim(made_by + header["manufacturer_model_name"].as_string()),
+        header["protocol_name"].as_string(),
+        studies.c.source_ae_title,
     )
+    query = judged(*keys, reviews.c.verdict, func.count()).where(*within)
     gathered: defaultdict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
-    for *key, verdict, number in connection.execute(query):
+    for *key, verdict, number in connection.execute(query.group_by(*keys, reviews.c.verdict)):
         gathered[tuple(key)][verdict] = number
     return gathered
 
 
-_NUMBERS: Final = ("runs", "positive_runs", "findings", "accepted", "rejected", "edited")
-_HEADER: Final[Any] = instances.c.header
-# In the order of `By`, behind the model and its version.
-_KEYS: Final = (
-    jobs.c.model_name,
-    jobs.c.model_version,
-    func.trim(
-        _HEADER["manufacturer"].as_string()
-        + literal(" ")
-        + _HEADER["manufacturer_model_name"].as_string()
-    ),
-    _HEADER["protocol_name"].as_string(),
-    studies.c.source_ae_title,
-)
-
-
-def _with_keys(query: Select[Any]) -> Select[Any]:
-    """Join what the keys come from; one image stands for the series of a run."""
-    image = (
-        select(func.min(instances.c.id))
-        .where(instances.c.series_id == jobs.c.series_id)
-        .correlate(jobs)
-        .scalar_subquery()
-    )
+def judged(*columns: Any) -> Select[Any]:
+    """Return a query over the newest verdict of each finding, with its run, study and an image."""
+    newest = select(func.max(reviews.c.id)).group_by(reviews.c.finding_id)
     return (
-        query.select_from(jobs)
+        select(*columns)
+        .select_from(reviews)
+        .join(findings, and_(findings.c.id == reviews.c.finding_id, reviews.c.id.in_(newest)))
+        .join(jobs, jobs.c.id == findings.c.job_id)
         .join(studies, studies.c.id == jobs.c.study_id)
-        .join(instances, instances.c.id == image, isouter=True)
+        .join(instances, instances.c.id == _IMAGE, isouter=True)
     )
+
+
+_NUMBERS: Final = ("runs", "positive_runs", "findings", "accepted", "rejected", "edited")

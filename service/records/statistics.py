@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import Field
-from sqlalchemy import Connection, Integer, Row, and_, cast, func, or_, select
+from sqlalchemy import Connection, Integer, cast, func, or_, select
 
 from service.core.states import JobState, ResultState, StudyState
 from service.records import quality
@@ -239,7 +239,7 @@ def _sites(connection: Connection, since: datetime, until: datetime) -> list[Sit
     return [SiteVolume(row[0], row[1], int(row[2] or 0)) for row in connection.execute(query)]
 
 
-def _runs(connection: Connection, since: datetime, until: datetime) -> Sequence[Row[Any]]:
+def _runs(connection: Connection, since: datetime, until: datetime) -> Sequence[Any]:
     query = (
         select(jobs.c.created_at, jobs.c.started_at, jobs.c.ended_at)
         .where(*_within(since, until), jobs.c.state == JobState.COMPLETED)
@@ -249,7 +249,7 @@ def _runs(connection: Connection, since: datetime, until: datetime) -> Sequence[
     return connection.execute(query).all()
 
 
-def _sent(connection: Connection, since: datetime, until: datetime) -> Sequence[Row[Any]]:
+def _sent(connection: Connection, since: datetime, until: datetime) -> Sequence[Any]:
     query = (
         select(deliveries.c.created_at, deliveries.c.delivered_at, studies.c.last_received_at)
         .join_from(deliveries, studies)
@@ -264,7 +264,7 @@ def _sent(connection: Connection, since: datetime, until: datetime) -> Sequence[
     return connection.execute(query).all()
 
 
-def _latencies(finished: Sequence[Row[Any]], arrived: Sequence[Row[Any]]) -> list[Latency]:
+def _latencies(finished: Sequence[Any], arrived: Sequence[Any]) -> list[Latency]:
     stages = {
         "queued": [(row.created_at, row.started_at) for row in finished],
         "run": [(row.started_at, row.ended_at) for row in finished],
@@ -274,7 +274,7 @@ def _latencies(finished: Sequence[Row[Any]], arrived: Sequence[Row[Any]]) -> lis
     return [_latency(stage, spans) for stage, spans in stages.items()]
 
 
-def _turnaround(arrived: Sequence[Row[Any]]) -> list[DayTurnaround]:
+def _turnaround(arrived: Sequence[Any]) -> list[DayTurnaround]:
     by_day: defaultdict[str, list[tuple[datetime | None, datetime | None]]] = defaultdict(list)
     for row in arrived:
         by_day[row.delivered_at.date().isoformat()].append((row.last_received_at, row.delivered_at))
@@ -301,30 +301,34 @@ def _latency(stage: str, spans: Iterable[tuple[datetime | None, datetime | None]
 
 def _scores(connection: Connection, since: datetime, until: datetime) -> list[ScoreDistribution]:
     within = _within(since, until)
-    day = func.date(jobs.c.created_at)
-    manufacturer = instances.c.header["manufacturer"].as_string()
-    scanner = instances.c.header["manufacturer_model_name"].as_string()
-    keys = (jobs.c.model_name, jobs.c.model_version, day, manufacturer, scanner)
-    tenth = cast(func.floor(findings.c.probability * BINS), Integer)
-    # One image stands for the series of a run.
-    image = (
-        select(func.min(instances.c.id))
-        .where(instances.c.series_id == jobs.c.series_id)
-        .correlate(jobs)
-        .scalar_subquery()
+    context = quality.contexts(within)
+    keys = (
+        context.c.model,
+        context.c.version,
+        context.c.day,
+        context.c.manufacturer,
+        context.c.scanner,
     )
+    tenth = cast(func.floor(findings.c.probability * BINS), Integer)
     counted: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0] * BINS)
     query = (
         select(*keys, tenth, func.count())
-        .select_from(findings)
-        .join(jobs, jobs.c.id == findings.c.job_id)
-        .join(instances, instances.c.id == image, isouter=True)
-        .where(*within)
+        .select_from(context)
+        .join(findings, findings.c.job_id == context.c.job_id)
         .group_by(*keys, tenth)
     )
     for *key, bin_number, number in connection.execute(query):
         counted[tuple(key)][min(bin_number, BINS - 1)] += number
-    verdicts = _verdicts(connection, within, *keys, image=image)
+    header: Any = instances.c.header
+    verdicts = _verdicts(
+        connection,
+        within,
+        jobs.c.model_name,
+        jobs.c.model_version,
+        func.date(jobs.c.created_at),
+        header["manufacturer"].as_string(),
+        header["manufacturer_model_name"].as_string(),
+    )
     return [
         ScoreDistribution(
             model=key[0],
@@ -340,22 +344,12 @@ def _scores(connection: Connection, since: datetime, until: datetime) -> list[Sc
 
 
 def _verdicts(
-    connection: Connection, within: list[Any], *keys: Any, image: Any = None
+    connection: Connection, within: list[Any], *keys: Any
 ) -> dict[tuple[Any, ...], dict[str, int]]:
     """Return how often each verdict is the newest of its finding, by these columns."""
-    newest = select(func.max(reviews.c.id)).group_by(reviews.c.finding_id)
-    query = (
-        select(*keys, reviews.c.verdict, func.count())
-        .select_from(reviews)
-        .join(findings, and_(findings.c.id == reviews.c.finding_id, reviews.c.id.in_(newest)))
-        .join(jobs, jobs.c.id == findings.c.job_id)
-    )
-    if image is not None:
-        query = query.join(instances, instances.c.id == image, isouter=True)
+    query = quality.judged(*keys, reviews.c.verdict, func.count()).where(*within)
     gathered: defaultdict[tuple[Any, ...], dict[str, int]] = defaultdict(dict)
-    for *key, verdict, number in connection.execute(
-        query.where(*within).group_by(*keys, reviews.c.verdict)
-    ):
+    for *key, verdict, number in connection.execute(query.group_by(*keys, reviews.c.verdict)):
         gathered[tuple(key)][verdict] = number
     return gathered
 
