@@ -12,18 +12,20 @@ import sys
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks import receivers
 from tests.benchmarks.measure import Report
+from tests.benchmarks.page import page
 
-NAMES = ("ingest", "start")
+NAMES = ("ingest", "volume", "results", "worklist", "growth", "start")
 
 
 def main() -> int:
     """Run what was asked for, print it, record it."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--json", type=Path, help="record the figures here")
+    parser.add_argument("--json", type=Path, help="record the figures here, and beside it as HTML")
     parser.add_argument("--check", action="store_true", help="end with 1 when a goal is not met")
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark")
     parser.add_argument("--cases", default="", help="only cases with this in their name")
@@ -35,7 +37,8 @@ def main() -> int:
     warnings.simplefilter("ignore")
     reports = [_run(name, arguments) for name in arguments.names or NAMES]
     if arguments.json:
-        _record(arguments.json, reports)
+        record = _record(arguments.json, reports)
+        arguments.json.with_suffix(".html").write_text(page(record))
     missed = [goal for report in reports for goal in report.goals if not goal.is_met]
     return 1 if missed and arguments.check else 0
 
@@ -51,7 +54,7 @@ def _run(name: str, arguments: argparse.Namespace) -> Report:
     return report
 
 
-def _record(path: Path, reports: list[Report]) -> None:
+def _record(path: Path, reports: list[Report]) -> dict[str, Any]:
     """Write the reports, beside those of other benchmarks that the file holds already."""
     record = json.loads(path.read_text()) if path.exists() else {"benchmarks": {}}
     record["machine"] = receivers.machine()
@@ -59,6 +62,7 @@ def _record(path: Path, reports: list[Report]) -> None:
     for report in reports:
         record["benchmarks"][report.name] = {"measured_at": now, **report.json()}
     path.write_text(json.dumps(record, indent=1))
+    return record
 
 
 if __name__ == "__main__":

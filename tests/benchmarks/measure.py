@@ -57,6 +57,7 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # size, ms
 
     def median(self, case: str, contender: str, quantity: str) -> float:
         """Return the median of one figure."""
@@ -75,6 +76,7 @@ class Report:
             "figures": [{**asdict(each), "median": each.median} for each in self.figures],
             "goals": [{**asdict(goal), "met": goal.is_met} for goal in self.goals],
             "notes": self.notes,
+            "curves": self.curves,
         }
 
 

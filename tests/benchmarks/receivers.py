@@ -34,8 +34,9 @@ class _Program:
 
     ae_title = "OVERREAD"
 
-    def __init__(self, process: Process, port: int) -> None:
+    def __init__(self, process: Process, port: int, http_port: int = 0) -> None:
         self.process = process
+        self.http_port = http_port
         self.port = port
         process.wait_until(lambda: accepts_connections(port))
 
@@ -71,7 +72,7 @@ def processor_s(pid: int) -> float:
     return total
 
 
-def orthanc(folder: Path, stack: ExitStack) -> Peer:
+def orthanc(folder: Path, stack: ExitStack, *, dicomweb: bool = False) -> "_Program":
     """Start Orthanc with its default settings: SQLite index, every file synchronised."""
     program = catalogue.ORTHANC.find()
     if program is None:
@@ -85,11 +86,16 @@ def orthanc(folder: Path, stack: ExitStack) -> Peer:
         "DicomCheckCalledAet": False,
         "RemoteAccessAllowed": False,
     }
+    if dicomweb:
+        plugin = catalogue.ORTHANC_DICOMWEB.find()
+        if plugin is None:
+            raise FileNotFoundError(catalogue.ORTHANC_DICOMWEB.how_to_get)
+        settings["Plugins"] = [str(plugin)]
     (folder / "orthanc.json").write_text(json.dumps(settings))
     command = dying_with_parent([program, folder / "orthanc.json"])
     process = Process("Orthanc", command, log=folder / "log", cwd=folder)
     stack.callback(process.kill)
-    return _Program(process, port)
+    return _Program(process, port, http)
 
 
 def storescp(folder: Path, stack: ExitStack) -> Peer:

@@ -1,13 +1,9 @@
 """Series to voxels, against one `np.fromfile` of the same voxels and against pydicom.
 
-Run ``python -m tests.benchmarks.volume [--slices 100] [--repeats 5]``. All contenders read the same
-files in one run, in turn, from a warm cache; figures are medians with the spread behind them.
+All contenders read the same files in one run, in turn, from a warm cache.
 """
 
-import argparse
-import json
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -25,6 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tests.benchmarks.measure import Goal, Report
 from tests.builders.dicom import AXIAL, ct_series, in_syntax, pattern_hu
 from tests.builders.volumes import sources
 from workers.volume.plan import VolumeRules
@@ -93,6 +90,7 @@ def measure(slices: int, repeats: int) -> list[dict[str, object]]:
                     {
                         "syntax": syntax.keyword,
                         "contender": name,
+                        "values_ms": [1e3 * value for value in wall],
                         "median_ms": 1e3 * statistics.median(wall),
                         "least_ms": 1e3 * min(wall),
                         "most_ms": 1e3 * max(wall),
@@ -104,26 +102,23 @@ def measure(slices: int, repeats: int) -> list[dict[str, object]]:
     return results
 
 
-def main() -> int:
-    """Print a table and, with ``--json``, write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slices", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+def run(*, rounds: int = 5, slices: int = 100) -> Report:
+    """Measure every syntax, and compare with the goals."""
     warnings.simplefilter("ignore")
-    results = measure(arguments.slices, arguments.repeats)
-    print(f"{arguments.slices} slices of 512 x 512, median of {arguments.repeats}")
-    for row in results:
-        print(
-            "{syntax:22} {contender:15} {median_ms:8.1f} ms ({least_ms:.1f}..{most_ms:.1f})"
-            " {ratio:7.2f} x fromfile;"
-            " processor {processor_ms:.1f} ms {processor_ratio:.2f} x".format(**row)
-        )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    report = Report("volume")
+    rows = measure(slices, rounds)
+    ratio: dict[tuple[str, str], float] = {}
+    for row in rows:
+        case, contender = str(row["syntax"]), str(row["contender"])
+        ratio[case, contender] = float(str(row["median_ms"]))
+        report.add(case, contender, "wall", "ms", row["values_ms"])  # type: ignore[arg-type]
+        report.add(case, contender, "processor", "ms", [float(str(row["processor_ms"]))])
+    native = ExplicitVRLittleEndian.keyword
+    ours = "ours, 2 threads"
+    against = ratio[native, ours] / ratio[native, "fromfile"]
+    report.goals.append(Goal("native against np.fromfile", against, 1.25, at_most=True))
+    for case, contender in list(ratio):
+        if contender == "pydicom" and case != native:
+            faster = ratio[case, "pydicom"] / ratio[case, ours]
+            report.goals.append(Goal(f"{case}: against pydicom", faster, 2))
+    return report
