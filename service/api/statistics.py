@@ -9,7 +9,7 @@ from service.api.answers import answer
 from service.api.context import Context
 from service.api.routes import PREFIX, add
 from service.core.errors import InvalidRequest
-from service.records import statistics
+from service.records.figures import Figures
 from service.records.statistics import Statistics
 from service.records.worklist_query import Time
 
@@ -22,6 +22,7 @@ class StatisticsRoutes:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._figures = Figures(context.records)
 
     def get_statistics(
         self,
@@ -30,7 +31,8 @@ class StatisticsRoutes:
     ) -> Response:
         """Get volumes, latencies, review rates and score distributions.
 
-        By model, scanner and day, over a stretch of time of at most 400 days.
+        By model, scanner and day, over a stretch of time of at most 400 days. What takes long to
+        count may be five minutes old.
         """
         until = received_to or self._context.clock.now()
         since = received_from or until - _DEFAULT_SPAN
@@ -38,8 +40,7 @@ class StatisticsRoutes:
             raise InvalidRequest(
                 "INVALID_REQUEST", "received_from: 400 days or less before received_to"
             )
-        with self._context.records.reading() as connection:
-            return answer(statistics.over(connection, since, until))
+        return answer(self._figures.over(since, until))
 
 
 def router(context: Context) -> APIRouter:

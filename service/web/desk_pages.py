@@ -14,6 +14,7 @@ from service.core.settings import Destination
 from service.core.states import DeliveryState, JobState
 from service.records import controls, desk, events, heartbeats, listings, statistics
 from service.records import destinations as seen_classes
+from service.records.figures import Figures
 from service.records.listings import Filter
 from service.records.statistics import Gauges, ScoreDistribution
 from service.web import charts
@@ -32,6 +33,7 @@ class DeskPages:
 
     def __init__(self, here: Desk) -> None:
         self._desk = here
+        self._figures = Figures(here.records)
 
     def show_queue(self) -> HTMLResponse:
         """Show what runs, what waits, what failed and why, and which processes are alive."""
@@ -142,8 +144,7 @@ class DeskPages:
         first, last, faults = _days(since, until, today)
         begin = datetime.combine(first, datetime.min.time(), UTC)
         end = datetime.combine(last + timedelta(days=1), datetime.min.time(), UTC)
-        with self._desk.records.reading() as connection:
-            figures = statistics.over(connection, begin, end)
+        figures = self._figures.over(begin, end)
         return self._desk.page(
             "statistics.html",
             status=422 if faults else 200,
