@@ -1,7 +1,8 @@
 """Tells after a run which faults of the plan were injected and what was seen.
 
 ``--faults-report FILE`` writes the table as Markdown: into the marked block of a file that has one
-(README.md), else as a file of its own.
+(README.md), else as a file of its own. ``--fault N,N`` runs some faults alone, each with all of its
+tests; the rows of the others stay as they stand in the file.
 """
 
 import re
@@ -58,6 +59,7 @@ _rows: dict[int, Row] = defaultdict(Row)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run write the table down."""
     parser.addoption("--faults-report", metavar="FILE", help="write the table of faults here")
+    parser.addoption("--fault", metavar="N,N", default="", help="only the tests of these faults")
     parser.addoption(
         "--kills", type=int, default=12, help="how much goes wrong in the random crash test"
     )
@@ -83,14 +85,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Whole installations are broken on SQLite in every run, and on PostgreSQL with ``-m faults``.
     """
-    asked = "faults" in (config.getoption("markexpr") or "")
+    wanted = {int(number) for number in config.getoption("--fault").split(",") if number}
+    if wanted:
+        _deselect(config, items, lambda item: not _numbers(item) & wanted)
+    asked = wanted or "faults" in (config.getoption("markexpr") or "")
     named = any("faults" in argument or "crashes" in argument for argument in config.args)
     if asked or named:
         return
-    left_out = [item for item in items if _is_long(item)]
+    _deselect(config, items, _is_long)
+
+
+def _deselect(
+    config: pytest.Config, items: list[pytest.Item], leaves_out: Callable[[pytest.Item], bool]
+) -> None:
+    left_out = [item for item in items if leaves_out(item)]
     if left_out:
-        items[:] = [item for item in items if not _is_long(item)]
+        items[:] = [item for item in items if item not in set(left_out)]
         config.hook.pytest_deselected(items=left_out)
+
+
+def _numbers(item: pytest.Item) -> set[int]:
+    return {int(mark.kwargs["number"]) for mark in item.iter_markers("faults")}
 
 
 def _is_long(item: pytest.Item) -> bool:
@@ -144,6 +159,16 @@ def table(rows: dict[int, Row]) -> list[str]:
     ]
 
 
+def kept(text: str, lines: list[str]) -> list[str]:
+    """Return the lines, those of faults that were not run replaced by what stands in the text."""
+    block = text.partition(BEGIN)[2].partition(END)[0] if BEGIN in text else text
+    before = {line.split("|")[1]: line for line in block.splitlines() if line.startswith("| ")}
+    return [
+        before.get(line.split("|")[1], line) if line.endswith("| not run |") else line
+        for line in lines
+    ]
+
+
 def replaced(text: str, lines: list[str]) -> str:
     """Return the text with the lines in its marked block."""
     block = "\n".join([BEGIN, *lines, END])
@@ -154,7 +179,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the table where faults were asked for, and write it down where that was asked."""
-    if "faults" in (config.getoption("markexpr") or "") and _rows:
+    asked = config.getoption("--fault") or "faults" in (config.getoption("markexpr") or "")
+    if asked and _rows:
         terminalreporter.section("faults")
         for line in _padded(table(_rows)):
             terminalreporter.line(line)
@@ -162,10 +188,11 @@ def pytest_terminal_summary(
     if file:
         path = Path(file)
         before = path.read_text() if path.exists() else ""
+        lines = kept(before, table(_rows))
         if BEGIN in before:
-            path.write_text(replaced(before, table(_rows)))
+            path.write_text(replaced(before, lines))
         else:
-            path.write_text("\n".join(table(_rows)) + "\n")
+            path.write_text("\n".join(lines) + "\n")
 
 
 def _padded(lines: list[str]) -> Iterator[str]:
