@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 from rich.table import Table
 
+from service.core.clock import SystemClock
 from service.core.errors import OverreadError
 from service.core.settings import Destination, Settings, origins
 from service.embedded_redis import redis_binary
@@ -53,6 +54,8 @@ def _signs(settings: Settings) -> Iterator[Sign]:
     yield _sign("database", lambda: _database(settings))
     yield _sign("redis", lambda: _redis(settings))
     yield _sign("disk", lambda: _disk(settings))
+    if settings.http.auth == "oidc":
+        yield _sign("sign-in", lambda: _provider(settings))
     yield from _processes(settings)
     for destination in settings.destinations:
         yield _destination(destination)
@@ -94,6 +97,13 @@ def _disk(settings: Settings) -> str:
             "DISK_LOW", f"{free >> 20} MiB free; {settings.retention.min_free_bytes >> 20} needed"
         )
     return f"{free >> 20} MiB free"
+
+
+def _provider(settings: Settings) -> str:
+    """Ask the OpenID provider for its addresses."""
+    from service.api.oidc import Provider  # noqa: PLC0415  loads what most looks do not need
+
+    return f"{Provider(settings.http.oidc, SystemClock()).endpoints().issuer} answers"
 
 
 def _processes(settings: Settings) -> Iterator[Sign]:

@@ -13,8 +13,8 @@ from service.core.errors import PeerRefused, PeerUnavailable
 Address = IPv4Address | IPv6Address
 
 
-def callable_address(host: str, port: int, *, allowed_networks: Sequence[str]) -> str:
-    """Return the address to call for a host name.
+def callable_addresses(host: str, port: int, *, allowed_networks: Sequence[str]) -> Sequence[str]:
+    """Return the addresses to call for a host name, the best first.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def callable_address(host: str, port: int, *, allowed_networks: Sequence[str]) -
             raise PeerRefused(
                 "ADDRESS", f"{host} leads to an address that is neither public nor listed"
             )
-    return addresses[0]
+    return addresses
 
 
 def may_call(address: str, *, allowed_networks: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import hmac
 import ssl
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ import orjson
 from service.core.errors import PeerRefused, PeerUnavailable
 from service.core.settings import WebhookSettings
 from service.records.webhooks import CallClaim
-from workers.delivery.guard import callable_address
+from workers.delivery.guard import callable_addresses
 
 _TIMEOUT: Final = httpx.Timeout(15.0, connect=5.0)
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105  how such secrets are written
@@ -43,7 +44,7 @@ def call(hook: WebhookSettings, held: CallClaim, *, at: datetime) -> None:
     """
     parts = urlsplit(hook.url)
     host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
-    address = callable_address(host, port, allowed_networks=hook.allowed_networks)
+    addresses = callable_addresses(host, port, allowed_networks=hook.allowed_networks)
     body = orjson.dumps(held.content)
     headers = {
         "Host": parts.netloc,
@@ -51,18 +52,44 @@ def call(hook: WebhookSettings, held: CallClaim, *, at: datetime) -> None:
         "User-Agent": "overread",
         **signature(_secret(hook), held.message_id, at, body),
     }
-    shown = f"[{address}]" if ":" in address else address
-    target = parts._replace(netloc=f"{shown}:{port}").geturl()
+    targets = [
+        parts._replace(netloc=f"{f'[{one}]' if ':' in one else one}:{port}").geturl()
+        for one in addresses
+    ]
     try:
-        with httpx.Client(
-            timeout=_TIMEOUT, follow_redirects=False, trust_env=False, verify=_trust(hook)
-        ) as web:
-            answer = web.post(
-                target, content=body, headers=headers, extensions={"sni_hostname": host}
-            )
+        status = _posted(hook, targets, host, headers, body)
     except (httpx.HTTPError, OSError) as error:
         raise PeerUnavailable("CONNECT", f"{hook.name}: {type(error).__name__}") from error
-    _judge(answer.status_code, hook.name)
+    _judge(status, hook.name)
+
+
+def _posted(
+    hook: WebhookSettings,
+    targets: Sequence[str],
+    host: str,
+    headers: Mapping[str, str],
+    body: bytes,
+) -> int:
+    """Post to the first address that takes a connection and return the status."""
+    with httpx.Client(
+        timeout=_TIMEOUT, follow_redirects=False, trust_env=False, verify=_trust(hook)
+    ) as web:
+        for target in targets[:-1]:
+            try:
+                return _post(web, target, host, headers, body)
+            except httpx.ConnectError:
+                continue
+        return _post(web, targets[-1], host, headers, body)
+
+
+def _post(
+    web: httpx.Client, target: str, host: str, headers: Mapping[str, str], body: bytes
+) -> int:
+    # What the answer says beside its status is not read: it may never end.
+    with web.stream(
+        "POST", target, content=body, headers=headers, extensions={"sni_hostname": host}
+    ) as answer:
+        return answer.status_code
 
 
 def signature(secret: bytes, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
