@@ -12,10 +12,21 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    exists,
+    func,
+    or_,
+    select,
+)
 
 from service.core.headers import InstanceHeader
-from service.records.tables import instances, series, studies
+from service.records.tables import instances, results, series, studies
 
 
 class Level(StrEnum):
@@ -91,6 +102,15 @@ KEYS: Final[Mapping[Level, frozenset[str]]] = MappingProxyType(
         Level.INSTANCE: frozenset(_COLUMNS),
     }
 )
+
+
+# Other forms of a result are for destinations; one of them may send its copy back here.
+_OTHER_FORM: Final = exists().where(
+    results.c.study_id == series.c.study_id,
+    results.c.series_instance_uid == series.c.series_instance_uid,
+    results.c.form != "",
+)
+_SHOWN: Final = and_(~series.c.hidden, or_(~series.c.is_result, ~_OTHER_FORM))
 
 
 @dataclass(frozen=True)
@@ -177,7 +197,7 @@ def find(connection: Connection, search: Search) -> Found:
     """Return the matches, newest studies first, series and instances by their numbers."""
     query = _joined(search.level).where(*(_condition(*key) for key in search.keys))
     if search.level is not Level.STUDY and not any(key in _BY_NAME for key, _ in search.keys):
-        query = query.where(~series.c.hidden)
+        query = query.where(_SHOWN)
     counted = query.with_only_columns(func.count(), maintain_column_froms=True)
     total = connection.execute(counted).scalar_one()
     rows = connection.execute(
@@ -205,7 +225,7 @@ def instances_of(
     if series_instance_uid is not None:
         query = query.where(series.c.series_instance_uid == series_instance_uid)
     elif sop_instance_uid is None:
-        query = query.where(~series.c.hidden)
+        query = query.where(_SHOWN)
     if sop_instance_uid is not None:
         query = query.where(instances.c.sop_instance_uid == sop_instance_uid)
     if sop_class_uid is not None:
@@ -307,7 +327,7 @@ def _related(connection: Connection, study_row_ids: Sequence[int]) -> Mapping[in
         query = select(series.c.study_id, series.c.modality, series.c.instances_count).where(
             series.c.study_id.in_(study_row_ids[start : start + 500]),
             series.c.instances_count > 0,
-            ~series.c.hidden,
+            _SHOWN,
         )
         for row in connection.execute(query):
             related = found[row.study_id]
