@@ -109,11 +109,8 @@ REJECTED_FOR_PATIENT_SAFETY: Final = _dcm("113037", "Rejected for Patient Safety
 INCORRECT_WORKLIST_ENTRY: Final = _dcm("113038", "Incorrect Modality Worklist Entry")
 RETENTION_EXPIRED: Final = _dcm("113039", "Data Retention Policy Expired")
 
-# Change over time: TID 1502, CID 280; CID 6134 and, for what is new, CID 6002.
+# Change over time: TID 1502; CID 6134 and, for what is new, CID 6002.
 TIME_POINT: Final = Code(value="C2348792", scheme="UMLS", meaning="Time Point")
-LONGITUDINAL_TEMPORAL_OFFSET: Final = _dcm("128740", "Longitudinal Temporal Offset from Event")
-LONGITUDINAL_TEMPORAL_EVENT_TYPE: Final = _dcm("128741", "Longitudinal Temporal Event Type")
-BASELINE: Final = _dcm("121079", "Baseline")
 QUALITATIVE_DIFFERENCE: Final = _dcm("111049", "Qualitative Difference")
 NEW_FINDING: Final = _sct("129721008", "New finding")
 INCREASE_IN_SIZE: Final = _sct("15454001", "Increase in size")

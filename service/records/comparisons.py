@@ -164,8 +164,12 @@ def fetch_priorities(_connection: Connection, comparison_ids: Sequence[str]) -> 
 
 
 def hold(connection: Connection, job_ids: Sequence[str], *, until: datetime) -> None:
-    """Let runs that have not begun wait for an earlier study, until a time."""
-    waiting = and_(jobs.c.id.in_(job_ids), jobs.c.state == JobState.SCHEDULED)
+    """Let runs that have not begun wait for an earlier study, until a time; urgent ones never."""
+    waiting = and_(
+        jobs.c.id.in_(job_ids),
+        jobs.c.state == JobState.SCHEDULED,
+        jobs.c.priority != Priority.STAT,
+    )
     connection.execute(update(jobs).where(waiting).values(due_at=until))
 
 

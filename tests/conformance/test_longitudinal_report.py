@@ -94,8 +94,8 @@ def test_change_time_and_the_earlier_report_are_coded() -> None:
         for item in items(document, codes.QUALITATIVE_DIFFERENCE)
     ]
     assert said == ["Increase in size", "New finding"]
-    offsets = items(document, codes.LONGITUDINAL_TEMPORAL_OFFSET)
-    assert [float(o.MeasuredValueSequence[0].NumericValue) for o in offsets] == [92, 92]
+    times = items(document, codes.TIME_POINT)
+    assert [one.TextValue for one in times] == ["92 days after 20250301"] * 2
     tracked = [item.UID for item in items(document, codes.TRACKING_UNIQUE_IDENTIFIER)]
     assert tracked.count("2.25.77") == 2
     assert tracked.count("2.25.78") == 1

@@ -16,7 +16,6 @@ from workers.results import content
 from workers.results.content import Relation
 from workers.results.context import InstanceReference
 
-_FOLLOW_UP: Final = "follow-up"
 CHANGES: Final[Mapping[Change, Code]] = MappingProxyType(
     {
         Change.NEW: codes.NEW_FINDING,
@@ -28,23 +27,16 @@ CHANGES: Final[Mapping[Change, Code]] = MappingProxyType(
 
 
 def time_point(finding: Finding) -> list[bytes]:
-    """Return when a group was measured, counted from the earlier study (TID 1502)."""
+    """Return when a group was measured, told from the earlier study (TID 1502 row 1).
+
+    In words alone: PixelMed 2022 takes a Longitudinal Temporal Offset from Event (row 7), a number,
+    for one of the group's measurements and calls the report wrong.
+    """
     prior = finding.prior
     if prior is None or prior.interval_days is None:
         return []
-    event = content.code(
-        Relation.HAS_CONCEPT_MOD, codes.LONGITUDINAL_TEMPORAL_EVENT_TYPE, codes.BASELINE
-    )
-    return [
-        content.text(Relation.HAS_OBS_CONTEXT, codes.TIME_POINT, _FOLLOW_UP),
-        content.number(
-            codes.LONGITUDINAL_TEMPORAL_OFFSET,
-            prior.interval_days,
-            codes.DAY,
-            relation=Relation.HAS_OBS_CONTEXT,
-            children=[event],
-        ),
-    ]
+    when = f"{prior.interval_days} days after {prior.study_date}"
+    return [content.text(Relation.HAS_OBS_CONTEXT, codes.TIME_POINT, when)]
 
 
 def change_of(finding: Finding, relation: Relation = Relation.CONTAINS) -> list[bytes]:
