@@ -250,8 +250,8 @@ def _supervise(
     def start(slot: int) -> BaseProcess:
         shared.taken[slot] = 0
         is_alone = threading.active_count() == 1
-        maker = multiprocessing.get_context("fork" if is_alone else "forkserver")
-        child = maker.Process(
+        maker: Any = multiprocessing.get_context("fork" if is_alone else "forkserver")
+        child: BaseProcess = maker.Process(
             target=_child, args=(work, listening, shared, slot), name=f"{ROLE}-{slot}"
         )
         child.start()

@@ -50,7 +50,7 @@ class Prepared:
         self._compiled: dict[tuple[str, tuple[tuple[str, int], ...]], _Compiled] = {}
         selected = statement.selected_columns if isinstance(statement, SelectBase) else ()
         self._types = [column.type for column in selected]
-        self._row: Any = namedtuple("Row", [column.key for column in selected])
+        self._row = _row_type([str(column.key) for column in selected])
 
     def rows(self, connection: Connection, **values: Any) -> list[Any]:
         """Return the rows of a SELECT as named tuples; a list fills a parameter that expands.
@@ -122,6 +122,10 @@ class Prepared:
         }
         names = tuple(compiled.positiontup or ())
         return _Compiled(str(compiled), names, compiled.positional, fixed, binding, results)
+
+
+def _row_type(names: Sequence[str]) -> Any:
+    return namedtuple("Row", names)
 
 
 def _padded(values: list[Any]) -> list[Any]:

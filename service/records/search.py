@@ -29,7 +29,7 @@ def contains(connection: Connection, word: str) -> Any:
     """Return the condition that a word without spaces occurs in one of the texts, in any case."""
     if connection.dialect.name == "postgresql":
         # One expression, the same as the index's: the words have no line feeds.
-        everything = _SEARCHED[0]
+        everything: Any = _SEARCHED[0]
         for each in _SEARCHED[1:]:
             everything = everything + func.chr(10) + each
         return func.lower(everything).contains(word.lower(), autoescape=True)
