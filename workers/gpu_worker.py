@@ -15,6 +15,7 @@ from workers import infer_job
 from workers.infer_job import InferContext
 from workers.inference.probe import probe_networks
 from workers.models import LoadedModel, choose_device, load_model
+from workers.turns import JOBS_AT_ONCE
 from workers.warm_worker import work
 
 log = get_logger()
@@ -40,7 +41,19 @@ def run(settings: Settings, device: str, stop: threading.Event) -> None:
     loaded = {name: model.package.version for name, model in models.items()}
     with beating(records, clock, "worker", device=chosen, detail={"models": loaded}):
         log.info("worker_started", device=chosen, count=len(models))
-        work(Topic.INFER, redis_url=settings.redis_url, stop=stop)
+        threads = [
+            threading.Thread(
+                target=work,
+                args=(Topic.INFER,),
+                kwargs={"redis_url": settings.redis_url, "stop": stop},
+                name=f"infer-{number}",
+            )
+            for number in range(JOBS_AT_ONCE)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     records.close()
 
 

@@ -39,6 +39,7 @@ from workers.output import Content, context_of, display_of
 from workers.priors.earlier import Shelf, with_priors
 from workers.remake import Asked, Kept, remade
 from workers.results.context import ResultContext, Review
+from workers.turns import Turn, Turns
 
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _FIRST_PAUSE_S = 2.0
@@ -56,6 +57,7 @@ class InferContext:
     clock: Clock
     models: Mapping[str, LoadedModel]
     device: str
+    turns: Turns = field(default_factory=Turns)
 
     @property
     def desk(self) -> Desk:
@@ -114,19 +116,22 @@ def infer(context: InferContext, job_id: str) -> None:
     bound.info("job_started")
     watch = Stopwatch()
     try:
-        with _claim_kept(context, held, lease):
-            outcome = _outcome(context, held, watch)
+        turn = Turn(context.turns)
+        alone = held.attempt > 1
+        with _claim_kept(context, held, lease, turn), turn.together(alone=alone):
+            outcome = _outcome(context, held, watch, turn)
     except LostClaim as lost:
         bound.warning("claim_lost", reason=lost.reason)
         return
     bound.info("job_ended", state=outcome.state, reason=outcome.reason, detail=watch.timings_s)
 
 
-def _outcome(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
+def _outcome(context: InferContext, held: Claim, watch: Stopwatch, turn: Turn) -> Outcome:
     """Run the job and write how it ended."""
-    story = _complete if held.report_of is None else _report
     try:
-        return story(context, held, watch)
+        if held.report_of is not None:
+            return _report(context, held, watch)
+        return _complete(context, held, watch, turn)
     except LostClaim:
         raise
     except OverreadError as error:
@@ -144,7 +149,7 @@ def _outcome(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
 _PASSING = frozenset({"DISK_LOW", "DISK_FULL", "DISK_ERROR", "DATABASE_AWAY"})
 
 
-def _complete(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
+def _complete(context: InferContext, held: Claim, watch: Stopwatch, turn: Turn) -> Outcome:
     model = _model_of(context, held)
     with context.records.reading() as connection:
         instances = inputs.instances_of(connection, held)
@@ -156,7 +161,7 @@ def _complete(context: InferContext, held: Claim, watch: Stopwatch) -> Outcome:
         archive=context.archive,
         job_id=held.job_id,
         operating_point=held.parameters.get("operating_point"),
-        stage=watch.stage,
+        stage=turn.stages(watch.stage),
     )
     analysis = replace(analysed.analysis, findings=tracked(analysed.analysis.findings, earlier))
     with watch.stage("priors"):
@@ -303,7 +308,9 @@ def _model_of(context: InferContext, held: Claim) -> LoadedModel:
 
 
 @contextmanager
-def _claim_kept(context: InferContext, held: Claim, lease: timedelta) -> Iterator[None]:
+def _claim_kept(
+    context: InferContext, held: Claim, lease: timedelta, turn: Turn
+) -> Iterator[None]:
     """Extend the lease while the body runs; end the process when native code overruns."""
 
     def extend() -> bool:
@@ -320,5 +327,6 @@ def _claim_kept(context: InferContext, held: Claim, lease: timedelta) -> Iterato
         every_s=lease.total_seconds() / 3,
         limit_s=context.settings.jobs.timeout_s,
         on_overrun=on_overrun,
+        waited_s=turn.waited_s,
     ):
         yield

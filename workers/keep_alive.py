@@ -23,20 +23,22 @@ def kept_alive(
     every_s: float,
     limit_s: float | None = None,
     on_overrun: Callable[[], None] | None = None,
+    waited_s: Callable[[], float] = lambda: 0.0,
 ) -> Iterator[threading.Event]:
     """Call `extend` every so often while the body runs.
 
     Yields an event that is set when `extend` returned False: the claim is somebody else's now and
     nothing more may be written. A body that is still running ten seconds beyond `limit_s` (its
     own limit, by which it should have stopped) cannot be stopped from Python: `on_overrun` writes
-    that down, and the process ends, to be started afresh by its supervisor.
+    that down, and the process ends, to be started afresh by its supervisor. Time that it spent
+    waiting for others does not count.
     """
     done, lost = threading.Event(), threading.Event()
     ends_at = None if limit_s is None else time.monotonic() + limit_s + _GRACE_S
 
     def loop() -> None:
         while not done.wait(every_s):
-            if ends_at is not None and time.monotonic() > ends_at:
+            if ends_at is not None and time.monotonic() > ends_at + waited_s():
                 _end_process(on_overrun)
             try:
                 if not lost.is_set() and not extend():
