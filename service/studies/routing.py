@@ -52,7 +52,7 @@ def attributes(header_bytes: bytes, calling_ae_title: str) -> Lookup:
     from pydicom import Dataset, dcmread  # noqa: PLC0415
 
     try:
-        dataset = dcmread(BytesIO(header_bytes), force=True, stop_before_pixels=True)
+        dataset: Dataset = dcmread(BytesIO(header_bytes), force=True, stop_before_pixels=True)
     except _UNREADABLE:
         # A character set that is none, for one: rules do not hold, and the study goes on.
         dataset = Dataset()

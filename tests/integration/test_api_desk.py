@@ -1,4 +1,4 @@
-"""The administrator's desk: queues that pause, studies closed early, rules tried, models switched."""
+"""The desk: queues that pause, studies closed early, rules tried, models switched."""
 
 from collections.abc import Iterator
 from datetime import timedelta
