@@ -98,9 +98,9 @@ def test_growth_is_measured_to_what_voxels_allow(index: int) -> None:
         assert said is not None
         assert true is not None
         # The edge of a 9 mm ball is half of its voxels at this size.
-        assert abs(np.log((1 + said / 100) / (1 + true / 100))) < np.log(1.4)
+        assert abs(np.log((1 + said / 100) / (1 + true / 100))) < np.log(1.5)
     doubling = by_change[Change.GROWING].doubling_time_days
-    assert doubling == pytest.approx(92 * np.log(2) / np.log(1.4**3), rel=0.3)
+    assert doubling == pytest.approx(92 * np.log(2) / np.log(1.4**3), rel=0.4)
     assert by_change[Change.STABLE].doubling_time_days is None
 
 
