@@ -179,6 +179,8 @@ def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
     """Print the table where faults were asked for, and write it down where that was asked."""
+    if hasattr(config, "workerinput"):  # a process that runs some of the tests; the first tells all
+        return
     asked = config.getoption("--fault") or "faults" in (config.getoption("markexpr") or "")
     if asked and _rows:
         terminalreporter.section("faults")
