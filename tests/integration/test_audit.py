@@ -194,7 +194,8 @@ def test_the_trail_names_no_patient(guarded: Site) -> None:
 
 
 def test_the_trail_pages_and_says_whether_it_is_whole(guarded: Site) -> None:
-    guarded.client.get("/api/v1/keys", headers=ADMIN)
+    for path in ("/api/v1/keys", "/keys", "/audit"):
+        guarded.client.get(path, headers=ADMIN)
     newest = entries(guarded, limit="1")
     assert len(newest) == 1
     page = guarded.get("/audit", params={"limit": 1}, headers=ADMIN)
