@@ -308,9 +308,7 @@ def _model_of(context: InferContext, held: Claim) -> LoadedModel:
 
 
 @contextmanager
-def _claim_kept(
-    context: InferContext, held: Claim, lease: timedelta, turn: Turn
-) -> Iterator[None]:
+def _claim_kept(context: InferContext, held: Claim, lease: timedelta, turn: Turn) -> Iterator[None]:
     """Extend the lease while the body runs; end the process when native code overruns."""
 
     def extend() -> bool:

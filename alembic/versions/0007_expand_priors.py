@@ -23,9 +23,7 @@ def upgrade() -> None:
         sa.Column(
             "study_id",
             sa.Integer(),
-            sa.ForeignKey(
-                "studies.id", ondelete="CASCADE", name="fk_comparisons_study_id_studies"
-            ),
+            sa.ForeignKey("studies.id", ondelete="CASCADE", name="fk_comparisons_study_id_studies"),
             nullable=False,
         ),
         sa.Column("state", sa.String(16), nullable=False),

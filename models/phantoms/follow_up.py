@@ -189,9 +189,7 @@ def _scan(
     source = _reference_grid(thorax, protocol)
     painting = render_thorax(thorax, source, labels=True)
     deep = max(1, round(protocol.thickness_mm / source.spacing_mm[2]))
-    blurred = Painting(
-        scipy.ndimage.uniform_filter1d(painting.hu, deep, axis=0), painting.labels
-    )
+    blurred = Painting(scipy.ndimage.uniform_filter1d(painting.hu, deep, axis=0), painting.labels)
     hu, labels = _moved(blurred, source, grid, motion, thorax)
     add_table(hu, grid, float(table_position(thorax)[1]))
     return Scan(degrade(hu, rng, protocol), grid, labels, protocol)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import tomllib
+from typing import Any
 
 import pytest
 
@@ -12,14 +13,14 @@ from tests.architecture.repository import ROOT
 
 
 @pytest.fixture(scope="module")
-def bill() -> dict:
+def bill() -> dict[str, Any]:
     try:
         return supply_chain.bill_of_materials()
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"uv cannot export the lock file here: {error}")
 
 
-def test_every_dependency_is_named_with_version_and_digest(bill: dict) -> None:
+def test_every_dependency_is_named_with_version_and_digest(bill: dict[str, Any]) -> None:
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
     libraries = {each["name"] for each in bill["components"] if each["type"] == "library"}
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
@@ -31,7 +32,7 @@ def test_every_dependency_is_named_with_version_and_digest(bill: dict) -> None:
     assert all("hash" in json.dumps(each) for each in locked if each.get("wheels"))
 
 
-def test_every_model_is_named_by_the_digest_of_its_bytes(bill: dict) -> None:
+def test_every_model_is_named_by_the_digest_of_its_bytes(bill: dict[str, Any]) -> None:
     models = {
         each["name"]: each["hashes"][0]["content"]
         for each in bill["components"]
@@ -49,6 +50,8 @@ def test_every_model_is_named_by_the_digest_of_its_bytes(bill: dict) -> None:
         ([{"name": "a", "version": "1", "vulns": [{"id": "CVE-1"}]}], 1, "a 1: CVE-1"),
     ],
 )
-def test_an_audit_fails_only_on_what_is_known(capsys, found, code, said) -> None:
+def test_an_audit_fails_only_on_what_is_known(
+    capsys: pytest.CaptureFixture[str], found: list[dict[str, Any]], code: int, said: str
+) -> None:
     assert supply_chain._judged(found) == code
     assert said in capsys.readouterr().out

@@ -20,7 +20,7 @@ from tests.peers.ports import free_port
 from tests.peers.process import Process, dying_with_parent
 
 SECRET = "any secret does"
-USERS = {
+USERS: dict[str, dict[str, object]] = {
     "rita": {"preferred_username": "rita.reader", "realm": {"roles": ["reader"]}},
     "otto": {"preferred_username": "otto.operator", "realm": {"roles": ["operator", "x"]}},
     "ada": {"preferred_username": "ada.admin", "realm": {"roles": ["administrator", "reader"]}},

@@ -100,9 +100,16 @@ class RawPeer:
             return 0, b""
         return head[0], self._exactly(struct.unpack(">L", head[2:])[0])
 
-    def associate(self, *contexts: bytes, **more: str | int) -> tuple[int, bytes]:
+    def associate(
+        self,
+        *contexts: bytes,
+        called: str = "OVERREAD",
+        calling: str = "MODALITY",
+        name: str = APPLICATION_CONTEXT,
+    ) -> tuple[int, bytes]:
         """Request an association; return type and body of the answer."""
-        self.send(request(*contexts or [context(1, VERIFICATION, "1.2.840.10008.1.2")], **more))
+        proposed = contexts or (context(1, VERIFICATION, "1.2.840.10008.1.2"),)
+        self.send(request(*proposed, called=called, calling=calling, name=name))
         return self.receive()
 
     def echoes(self) -> bool:
