@@ -69,9 +69,9 @@ def frame_format(header: InstanceHeader) -> FrameFormat:
     ------
     UnsuitableSeries
         ``NO_PIXELS`` when it is no image; ``COLOR_IMAGE`` for more than one sample a pixel;
-        ``TRANSFER_SYNTAX`` when nothing here decodes it; ``TOO_LARGE`` for a frame beyond any
-        detector; ``PIXEL_DATA`` when bit depths
-        contradict each other or native pixel data have another size than the header says.
+        ``TRANSFER_SYNTAX`` when nothing here decodes it; ``TOO_LARGE`` for a compressed frame
+        beyond any detector; ``PIXEL_DATA`` when bit depths contradict each other or native
+        pixel data have another size than the header says.
 
     References
     ----------
@@ -84,10 +84,6 @@ def frame_format(header: InstanceHeader) -> FrameFormat:
             "COLOR_IMAGE",
             f"an instance has {header.samples_per_pixel} samples a pixel,"
             f" photometric interpretation {header.photometric_interpretation or 'missing'}",
-        )
-    if header.rows * header.columns > _FRAME_PIXELS_LIMIT:
-        raise UnsuitableSeries(
-            "TOO_LARGE", f"frames of {header.rows} x {header.columns} pixels are more than any"
         )
     _require_frames(header)
     described = FrameFormat(
@@ -104,6 +100,10 @@ def frame_format(header: InstanceHeader) -> FrameFormat:
     elif syntax not in DECODERS and syntax != uid.DeflatedExplicitVRLittleEndian:
         name = uid.UID(syntax).name
         raise UnsuitableSeries("TRANSFER_SYNTAX", f"frames in {name} cannot be decoded")
+    elif header.rows * header.columns > _FRAME_PIXELS_LIMIT:
+        raise UnsuitableSeries(
+            "TOO_LARGE", f"frames of {header.rows} x {header.columns} pixels are more than any"
+        )
     return described
 
 
