@@ -157,7 +157,6 @@ def test_file_cut_short_within_its_pixels_is_refused(tmp_path, syntax):
 
 
 @pytest.mark.faults(number=16)
-@pytest.mark.faults(number=16)
 def test_sizes_beyond_the_pixel_data_are_refused_before_allocation(tmp_path):
     [source] = sources(ct_series(slices=1), tmp_path)
     huge = source.header.model_copy(update={"rows": 65535, "columns": 65535})
