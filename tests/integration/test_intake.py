@@ -483,16 +483,18 @@ def test_several_processes_share_one_port_and_come_back_when_killed(tmp_path, da
 
 
 def _children(pid: int) -> list[int]:
-    """Return the listening processes of a receiver: those that its fork server made."""
+    """Return the listening processes of a receiver, made by itself or by its fork server."""
     table = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
+        ["ps", "-A", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
     ).stdout
-    parents = {
-        int(line.split()[0]): int(line.split()[1])
-        for line in table.splitlines()
-        if not line.split()[2].startswith("Z")
-    }
-    return [child for child, parent in parents.items() if parents.get(parent) == pid]
+    rows = [line.split(maxsplit=3) for line in table.splitlines()]
+    parents = {int(child): int(parent) for child, parent, *_ in rows}
+    listeners = [
+        int(child)
+        for child, _, state, *title in rows
+        if not state.startswith("Z") and "".join(title).startswith("overread listener")
+    ]
+    return [each for each in listeners if pid in (parents[each], parents.get(parents[each]))]
 
 
 @pytest.mark.slow
