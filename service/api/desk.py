@@ -291,7 +291,7 @@ def _add_rules(routes: APIRouter, rules: RouteRoutes) -> None:
         "POST /destinations/{name}/check",
         rules.check_destination,
         gives=Reach,
-        problems=(404, 413),
+        problems=(404, 413, 422),
         **changed,
     )
     add(routes, "GET /routing", rules.list_rules, gives=RuleList, **changed)
