@@ -101,6 +101,7 @@ def openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     components = schema.setdefault("components", {}).setdefault("schemas", {})
     problem = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
     components.update(problem.pop("$defs", {}), Problem=problem)
+    _describe_refusals(schema["paths"])
     for unused in ("HTTPValidationError", "ValidationError"):
         components.pop(unused, None)
     if needs_key:
@@ -113,6 +114,15 @@ def openapi(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
         for path in OPEN_PATHS:
             schema["paths"][path]["get"]["security"] = []
     return schema
+
+
+def _describe_refusals(paths: dict[str, Any]) -> None:
+    """Say problem+json where FastAPI would answer with its own body."""
+    answers = documented(422)[422]
+    for operation in (each for path in paths.values() for each in path.values()):
+        found = operation["responses"].get("422", {}).get("content", {})
+        if "application/json" in found:
+            operation["responses"]["422"] = answers
 
 
 def _describe_roles(paths: dict[str, Any]) -> None:
