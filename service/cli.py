@@ -192,7 +192,18 @@ def _command(name: str) -> int:
 def main() -> None:
     """Run the command line and end the process with the right exit code."""
     _add_installed_commands()
-    _run(sys.argv[1:])
+    _run(_config_first(sys.argv[1:]))
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with `--config` before the command, wherever it was typed."""
+    for at, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == "--config" or argument.startswith("--config="):
+            end = at + (2 if argument == "--config" else 1)
+            return [*arguments[at:end], *arguments[:at], *arguments[end:]]
+    return arguments
 
 
 def _run(arguments: list[str]) -> None:

@@ -67,10 +67,17 @@ def first_events(address: str, count: int, **given: Any) -> list[dict[str, Any]]
 
 def test_a_client_hears_what_happens_after_it_came(records: Records, address: str) -> None:
     tell(records, "BEFORE")
-    later = threading.Timer(1.5, tell, (records, "SCHEDULED"))
-    later.start()
+    came = threading.Event()
+
+    def keep_telling() -> None:  # nobody knows when the client is there
+        while not came.wait(1):
+            tell(records, "SCHEDULED")
+
+    telling = threading.Thread(target=keep_telling)
+    telling.start()
     (heard,) = first_events(address, 1)
-    later.join()
+    came.set()
+    telling.join()
     assert (heard["line_event"], heard["state"]) == ("job", "SCHEDULED")
     assert heard["line_id"] == str(heard["id"])
     assert heard["study_instance_uid"] == "1.2.3"

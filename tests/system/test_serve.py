@@ -136,3 +136,13 @@ def test_migrate_and_list_models(tmp_path: Path) -> None:
     assert (migrated.returncode, migrated.stdout.startswith("schema 0")) == (0, True)
     listed = command("models", "list", folder=tmp_path, models__dir=str(tmp_path / "models"))
     assert package.sha256 in listed.stdout
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_the_settings_file_is_named_before_or_after_the_command(tmp_path: Path, place: int) -> None:
+    package = ball_package(tmp_path / "models")
+    file = tmp_path / "site.toml"
+    file.write_text(f'[models]\ndir = "{tmp_path / "models"}"\n')
+    words = ["models", "list"]
+    words[place:place] = ["--config", str(file)]
+    assert package.sha256 in command(*words, folder=tmp_path).stdout
