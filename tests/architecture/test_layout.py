@@ -20,6 +20,7 @@ from tests.architecture.repository import (
 TOP_LEVEL = {
     ".ci",
     ".dockerignore",
+    ".gitattributes",
     ".gitignore",
     "LICENSE",
     "README.md",
