@@ -51,6 +51,7 @@ def export_network(
         external_data=False, verbose=False,
     )  # fmt: skip
     model = onnx.load(path)
+    drop_traces(model)
     _store_in_half(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -58,6 +59,17 @@ def export_network(
     return Export(
         path, hashlib.sha256(found).hexdigest(), len(found), _difference(network, example, path)
     )
+
+
+def drop_traces(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: paths and stack traces of the machine that trained."""
+    graph = model.graph
+    for part in (
+        model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output,
+        *graph.initializer, *model.functions,
+    ):  # fmt: skip
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
 
 
 def _store_in_half(model: onnx.ModelProto) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor, nn
+
+from models.training.exporting import drop_traces
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,9 @@ def export_onnx(
         external_data=False,
         verbose=False,
     )
+    model = onnx.load(path)
+    drop_traces(model)
+    onnx.save(model, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     found = session.run(None, {inputs: example.numpy()})
     with torch.no_grad():

@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import onnx
 import pytest
 
 from models.phantoms.findings import Finding
@@ -126,3 +127,10 @@ def test_patch_networks_state_the_measured_figures_and_are_no_package():
     assert f"AUROC {area['auroc']:.3f} (" in card(folder)
     assert f"sensitivity {area['sensitivity_at_specificity_0.99']:.3f} at 1 %" in card(folder)
     assert f"mean Dice {overlap['dice']:.3f} (" in card(folder)
+
+
+@pytest.mark.parametrize("file", sorted(MODELS.glob("*/*.onnx")), ids=lambda file: file.stem)
+def test_networks_carry_no_notes_of_the_machine_that_exported_them(file):
+    model = onnx.load(file, load_external_data=False)
+    parts = (model, model.graph, *model.graph.node, *model.graph.value_info)
+    assert not any(part.metadata_props or part.doc_string for part in parts)
